@@ -1,0 +1,109 @@
+"""The vocabulary of the house: frozen values that every room shares.
+
+Nothing here reads a clock, a file, a socket or a database.  The words are those of the
+canonical table in the README: what each provider's own word becomes is decided in that
+provider's `normalize`, and an unknown word is rejected there, never guessed.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+
+import msgspec
+
+
+class Status(StrEnum):
+    """Where a provider's decision about one subject stands."""
+
+    OPEN = "open"
+    SETTLED = "settled"
+    VOID = "void"
+    REJECTED = "rejected"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+class Outcome(StrEnum):
+    """What the decision means for the player; absent while the subject is open."""
+
+    WON = "won"
+    LOST = "lost"
+    VOID = "void"
+    REFUNDED = "refunded"
+    HALF_WON = "half_won"
+    HALF_LOST = "half_lost"
+    CASH_OUT = "cash_out"
+    PLACED = "placed"
+    PARTLY_WON = "partly_won"
+
+
+class SettledAtBasis(StrEnum):
+    """Who says when the decision was taken: the provider, or our own clock on seeing it."""
+
+    PROVIDER = "provider"
+    OBSERVED = "observed"
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """One message inside a page: where its exact text lies and which message it is.
+
+    `record_key` is the provider's own id of the message; a message that carries none is named
+    by the digest of its text (`sha256:…`), so that it is still landed once and can be held.
+    `byte_start` and `byte_length` count bytes of the page's body.
+    """
+
+    record_key: str
+    byte_start: int
+    byte_length: int
+
+
+class Leg(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """One selection of a multi-leg bet, as part of one version of its settlement."""
+
+    leg_number: int
+    event_id: str | None = None
+    market_id: str | None = None
+    selection_id: str | None = None
+    outcome: Outcome | None = None
+    price: Decimal | None = None
+    settled_at: datetime | None = None
+
+
+class Settlement(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """One provider's decision about one subject (bet, offer, position), in one version.
+
+    `provider_order` sorts, as bytes, in the order in which the provider took its decisions
+    about the subject; it says which version is current, however late each one arrived.
+    Money is exact: `Decimal`, in major units of `currency`; None where the provider tells none.
+    `payout` is everything returned to the player, `refund` and `enhancement` are parts of it.
+    `previous_status` is what the provider claims the status was before; None if it claims nothing.
+    """
+
+    source_key: str
+    provider_order: str
+    status: Status
+    outcome: Outcome | None
+    settled_at: datetime | None
+    settled_at_basis: SettledAtBasis
+    is_resettlement: bool
+    previous_status: Status | None = None
+    player_id: str | None = None
+    event_id: str | None = None
+    market_id: str | None = None
+    selection_id: str | None = None
+    currency: str | None = None
+    stake: Decimal | None = None
+    payout: Decimal | None = None
+    refund: Decimal | None = None
+    enhancement: Decimal | None = None
+    settled_by: str | None = None
+    reason: str | None = None
+    legs: tuple[Leg, ...] = ()
+
+
+class RecordContext(msgspec.Struct, frozen=True, gc=False):
+    """What `normalize` may know of a record beside its text: when its page arrived (UTC)."""
+
+    received_at: datetime

@@ -1,0 +1,68 @@
+"""Errors of the wire, named by how one recovers from them.
+
+Each says three things: what happened, what was kept, and what to do next.  No message ever holds
+a key, a signature or a request header.
+"""
+
+from __future__ import annotations
+
+
+class ProviderError(Exception):
+    """A call to a provider did not give an answer that can be used.
+
+    `provider` is one of the house's source names, `happened` one sentence without secrets,
+    `next_step` what the person on call does; `status` the HTTP status where there was one.
+    """
+
+    def __init__(
+        self, provider: str, happened: str, next_step: str, *, status: int | None = None
+    ) -> None:
+        self.provider = provider
+        self.happened = happened
+        self.next_step = next_step
+        self.status = status
+        super().__init__(f"{provider}: {happened} {next_step}")
+
+
+class Retriable(ProviderError):
+    """Not executed, or a read: the same call may be made again, and a retry is likely to help.
+
+    `retry_after` is how many seconds the provider asked us to wait, already bounded.
+    """
+
+    def __init__(
+        self,
+        provider: str,
+        happened: str,
+        next_step: str,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(provider, happened, next_step, status=status)
+        self.retry_after = retry_after
+
+
+class Fatal(ProviderError):
+    """Repeating the call cannot help before a person has changed something."""
+
+
+class Ambiguous(ProviderError):
+    """The provider may have executed the call: at least one byte of a writing request went out."""
+
+
+class PageUndecodable(Exception):
+    """A page's bytes are not what the provider documents; `reason` says where they differ."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class RecordRejected(Exception):
+    """One record cannot become a settlement; it goes to quarantine under `rule` with `reason`."""
+
+    def __init__(self, rule: str, reason: str) -> None:
+        self.rule = rule
+        self.reason = reason
+        super().__init__(f"{rule}: {reason}")

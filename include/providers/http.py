@@ -1,0 +1,475 @@
+"""The one HTTP client of the house: what every provider module reads through.
+
+A call has one deadline for everything, from connecting to the last byte; an answer has a byte
+limit; redirects, proxies from the environment and compressed bodies are refused; reads are tried
+again with growing waits.  Whatever goes wrong becomes a `Retriable` or a `Fatal` that names the
+Airflow connection to look at.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import Any, Self
+
+import httpcore
+import httpx
+import tenacity
+
+from include.providers.errors import Fatal, ProviderError, Retriable
+from include.settings import Settings
+
+KEPT = "Nothing was landed from this call; what earlier calls landed is kept."
+WAIT_AND_SEE = (
+    "Nothing to do now: the next run asks again. If it lasts, ask {provider} whether it is up, "
+    "and check the address in the Airflow connection `{provider}`."
+)
+
+_EXCERPT_BYTES = 2048
+_EXCERPT_CHARACTERS = 200
+_BACKOFF = tenacity.wait_exponential_jitter(initial=0.5, max=10.0, jitter=0.5)
+# 4xx of which the sender says that the same request may succeed later.
+_RETRIABLE_STATUSES = frozenset({408, 425, 429})
+# What such an answer quotes may be the key itself.
+_UNQUOTED_STATUSES = frozenset({401, 403})
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A complete answer with status 200: the exact bytes of its body, and the request's facts.
+
+    `url_path` is the path and query that were asked for, without host and without any key; times
+    are UTC, `requested_at` before connecting and `received_at` after the last byte.
+    """
+
+    status: int
+    body: bytes = field(repr=False)
+    content_type: str | None
+    url_path: str
+    requested_at: datetime
+    received_at: datetime
+
+
+class Client:
+    """Reads from one provider, for one thread; close it, or use it in a `with` statement.
+
+    `provider` is the source's name, which is also that of its Airflow connection.
+    `secret_headers` are sent with every request and shown nowhere.  `meanings` says what a status
+    means at this provider, where that is more than HTTP says.  One `get` lasts at most
+    `read_attempts` times (`call_deadline_seconds` + the longer of 10.5 s and
+    `retry_after_limit_seconds`).  Raises `Fatal` for an address or a header that cannot be sent.
+    """
+
+    def __init__(
+        self,
+        provider: str,
+        base_url: str,
+        *,
+        secret_headers: Mapping[str, str],
+        settings: Settings,
+        meanings: Mapping[int, str] | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.provider = provider
+        self._base_url = _checked_base_url(provider, base_url)
+        self._settings = settings
+        self._meanings = meanings or {}
+        self._secrets = _checked_secrets(provider, secret_headers)
+        self._backend = _DeadlineBackend()
+        self._client = httpx.Client(
+            transport=_DeadlineTransport(self._backend),
+            headers={
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+                "User-Agent": "settlement-pipelines",
+                **secret_headers,
+            },
+            follow_redirects=False,
+            trust_env=False,
+            timeout=None,
+        )
+        self._retrying = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(settings.read_attempts),
+            retry=tenacity.retry_if_exception_type(Retriable),
+            wait=_wait_before_next,
+            sleep=sleep,
+            before_sleep=_log_retry,
+            reraise=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections that are kept open between calls."""
+        self._client.close()
+
+    def get(self, path: str, params: Mapping[str, str | int] | None = None) -> Answer:
+        """Read `path` below the base address, trying again while that may help.
+
+        Raises `Fatal` when a person must change something first, and `Retriable` when every
+        attempt failed in a way that may pass by itself.
+        """
+        return self._retrying(self._read, path, params or {})
+
+    def _read(self, path: str, params: Mapping[str, str | int]) -> Answer:
+        request = self._client.build_request("GET", self._base_url + path, params=params)
+        url_path = request.url.raw_path.decode("ascii")
+        requested_at = datetime.now(UTC)
+        try:
+            response = self._send(request)
+            try:
+                body = self._body(response, url_path)
+            finally:
+                response.close()
+        except httpx.TransportError as error:
+            # Not chained: the text of a protocol error may quote what went over the wire.
+            raise self._unanswered(error, url_path) from None
+        return Answer(
+            status=response.status_code,
+            body=body,
+            content_type=response.headers.get("content-type"),
+            url_path=url_path,
+            requested_at=requested_at,
+            received_at=datetime.now(UTC),
+        )
+
+    def _send(self, request: httpx.Request) -> httpx.Response:
+        """Send one request and read the answer's head.
+
+        From here until the answer is closed the deadline runs, and
+        `self._backend.call.request_started` says whether any byte of the request was written,
+        which is what makes a failed writing call ambiguous.
+        """
+        self._backend.call = _Call(time.monotonic() + self._settings.call_deadline_seconds)
+        return self._client.send(request, stream=True)
+
+    def _body(self, response: httpx.Response, url_path: str) -> bytes:
+        if response.status_code != httpx.codes.OK:
+            raise self._refused(response, url_path)
+        encoding = response.headers.get("content-encoding", "identity")
+        if encoding != "identity":
+            raise self._fatal(
+                f"It answered {url_path} in the encoding {self._shown(encoding)} though identity "
+                "was asked for, so its size could not be bounded.",
+                f"Ask {self.provider}, or whoever runs a proxy in between, to honour "
+                "`Accept-Encoding: identity`, then clear this task.",
+            )
+        chunks, size = [], 0
+        for chunk in response.iter_raw():
+            size += len(chunk)
+            if size > self._settings.body_limit_bytes:
+                raise self._fatal(
+                    f"Its answer to {url_path} is larger than "
+                    f"{self._settings.body_limit_bytes} bytes.",
+                    "If answers of that size are right, raise SETTLEMENTS_BODY_LIMIT_BYTES or ask "
+                    "for fewer entries a page, then clear this task.",
+                )
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def _unanswered(self, error: httpx.TransportError, url_path: str) -> Retriable:
+        if isinstance(error, httpx.TimeoutException):
+            happened = (
+                f"No complete answer to {url_path} came within "
+                f"{self._settings.call_deadline_seconds:g} s."
+            )
+        elif isinstance(error, httpx.ConnectError):
+            happened = f"No connection could be made for {url_path} ({self._shown(str(error))})."
+        else:
+            happened = f"The connection broke during {url_path} ({self._shown(str(error))})."
+        return self._retriable(happened, WAIT_AND_SEE.format(provider=self.provider))
+
+    def _refused(self, response: httpx.Response, url_path: str) -> ProviderError:
+        status = response.status_code
+        if status in _RETRIABLE_STATUSES or status >= 500:
+            return self._not_now(response, url_path)
+        happened, next_step = _refusal(self.provider, status, url_path)
+        if response.has_redirect_location:
+            happened += f" It points to {self._shown(response.headers['location'])}."
+        happened += self._quotation(response)
+        if status in self._meanings:
+            happened += f" {self._meanings[status]}"
+        return self._fatal(happened, next_step, status=status)
+
+    def _not_now(self, response: httpx.Response, url_path: str) -> Retriable:
+        status = response.status_code
+        limit = self._settings.retry_after_limit_seconds
+        retry_after = _retry_after(response.headers.get("retry-after"), limit)
+        next_step = WAIT_AND_SEE.format(provider=self.provider)
+        if status == httpx.codes.TOO_MANY_REQUESTS:
+            happened = f"It has had too many requests and refused {url_path} (429)."
+            next_step = (
+                "Nothing to do now: the next run goes on where this one stopped. If it lasts, "
+                "look for another user of the same key, or ask "
+                f"{self.provider} for a higher limit."
+            )
+        else:
+            happened = f"It failed to answer {url_path} ({status})."
+        if retry_after is not None:
+            happened += f" Its Retry-After is honoured with {retry_after:.0f} s."
+        happened += self._quotation(response)
+        return self._retriable(happened, next_step, status=status, retry_after=retry_after)
+
+    def _quotation(self, response: httpx.Response) -> str:
+        """The beginning of a refusal's body, as a sentence; empty if there is none to show."""
+        if response.status_code in _UNQUOTED_STATUSES or "content-encoding" in response.headers:
+            return ""
+        start = b""
+        try:
+            for chunk in response.iter_raw():
+                start += chunk
+                if len(start) >= _EXCERPT_BYTES:
+                    break
+        except httpx.TransportError:
+            # The status alone decides; a body that breaks off does not change what it means.
+            pass
+        text = self._shown(start[:_EXCERPT_BYTES].decode("utf-8", "replace"))
+        return f" It said: {text}" if text else ""
+
+    def _shown(self, text: str) -> str:
+        """`text` in one short line, without any of the secrets."""
+        for secret in self._secrets:
+            text = text.replace(secret, "…")
+        line = "".join(c if c.isprintable() else " " for c in text)
+        return " ".join(line.split())[:_EXCERPT_CHARACTERS]
+
+    def _fatal(self, happened: str, next_step: str, *, status: int | None = None) -> Fatal:
+        return Fatal(self.provider, f"{happened} {KEPT}", next_step, status=status)
+
+    def _retriable(
+        self,
+        happened: str,
+        next_step: str,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> Retriable:
+        return Retriable(
+            self.provider,
+            f"{happened} {KEPT}",
+            next_step,
+            status=status,
+            retry_after=retry_after,
+        )
+
+
+def _refusal(provider: str, status: int, url_path: str) -> tuple[str, str]:
+    """What a status that repeating cannot help means, and what the person on call does."""
+    connection = f"the Airflow connection `{provider}`"
+    match status:
+        case 401:
+            return (
+                "It did not accept the key (401).",
+                f"Check the password of {connection}, then clear this task.",
+            )
+        case 403:
+            return (
+                "It knows the key or the address, but refuses access (403).",
+                f"Check that {connection} holds the right key and that {provider} has granted it "
+                "the scope it needs, then clear this task.",
+            )
+        case 404:
+            return (
+                f"It knows nothing under {url_path} (404).",
+                f"Check `base_url` in the extra of {connection}, then clear this task.",
+            )
+        case 406:
+            return (
+                "It will not answer in JSON (406).",
+                f"Ask {provider}, or whoever runs a proxy in between, why `Accept: "
+                "application/json` is refused, then clear this task.",
+            )
+        case 422:
+            return (
+                f"It found the parameters of {url_path} wrong (422).",
+                "Correct the setting that the answer names, then clear this task.",
+            )
+        case _ if 300 <= status < 400:
+            return (
+                f"It answered {url_path} with a redirect ({status}), which is never followed "
+                "because the key would go along.",
+                f"If {provider} has moved, set `base_url` in the extra of {connection}, then "
+                "clear this task.",
+            )
+        case _:
+            return (
+                f"It answered {url_path} with {status}, which this call does not expect.",
+                f"Check `base_url` in the extra of {connection}, ask {provider} what the answer "
+                "means, then clear this task.",
+            )
+
+
+def _checked_base_url(provider: str, base_url: str) -> str:
+    try:
+        url = httpx.URL(base_url)
+    except httpx.InvalidURL:
+        url = httpx.URL()
+    is_usable = url.scheme in {"http", "https"} and bool(url.host)
+    if not is_usable or url.userinfo or url.query or url.fragment:
+        raise Fatal(
+            provider,
+            f"Its address is not one of the form https://host/path. {KEPT}",
+            f"Correct `base_url` in the extra of the Airflow connection `{provider}` (the key "
+            "belongs into its password), then clear this task.",
+        )
+    return str(url).rstrip("/")
+
+
+def _checked_secrets(provider: str, headers: Mapping[str, str]) -> tuple[str, ...]:
+    """Every text that stands for a secret header, also as JSON would write it."""
+    for value in headers.values():
+        if not value or not value.isascii() or not value.isprintable() or value != value.strip():
+            raise Fatal(
+                provider,
+                "Its key is empty, or holds a space at an end, a line break or a character that "
+                f"no header can carry. {KEPT}",
+                f"Enter the password of the Airflow connection `{provider}` again, then clear "
+                "this task.",
+            )
+    return tuple({text for value in headers.values() for text in (value, json.dumps(value)[1:-1])})
+
+
+def _retry_after(value: str | None, limit: float) -> float | None:
+    """Seconds to wait, between 0 and `limit`; None if the header is absent or unreadable."""
+    if value is None:
+        return None
+    if value.isascii() and value.isdigit():
+        return min(float(value), limit)
+    try:
+        moment = parsedate_to_datetime(value)
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return min(max((moment - datetime.now(UTC)).total_seconds(), 0.0), limit)
+
+
+def _wait_before_next(state: tenacity.RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, Retriable) and error.retry_after is not None:
+        return error.retry_after
+    return _BACKOFF(state)
+
+
+def _log_retry(state: tenacity.RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    happened = error.happened if isinstance(error, ProviderError) else "The call failed."
+    _log.warning("%s Attempt %d; asking again.", happened, state.attempt_number)
+
+
+@dataclass(slots=True)
+class _Call:
+    """One call on the wire: when it must be over (monotonic seconds), and whether it began."""
+
+    ends_at: float
+    request_started: bool = False
+
+    def remaining(self, kind: type[httpcore.TimeoutException]) -> float:
+        """Seconds left, above zero; raises `kind` when there are none."""
+        seconds = self.ends_at - time.monotonic()
+        if seconds <= 0:
+            raise kind("the deadline of the whole call has passed")
+        return seconds
+
+
+class _DeadlineBackend(httpcore.NetworkBackend):
+    """Opens streams on which every single operation gets only what is left of the call's time.
+
+    httpx's own time-outs start again at each read, so a server that drips bytes, of the head or
+    of the body, would hold a call for as long as it likes.  Only the system's look-up of a host's
+    name is outside: it cannot be interrupted, and has the resolver's own time-out.
+    """
+
+    def __init__(self) -> None:
+        self.call = _Call(ends_at=0.0)
+        self._sockets = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        failure: Exception = httpcore.ConnectError(f"{host} has no address")
+        for address in _addresses(host, port):
+            # A name with several addresses would otherwise get the whole time for each.
+            remaining = self.call.remaining(httpcore.ConnectTimeout)
+            try:
+                stream = self._sockets.connect_tcp(
+                    address, port, remaining, local_address, socket_options
+                )
+            except httpcore.ConnectError as error:
+                failure = error
+            else:
+                return _DeadlineStream(self, stream)
+        raise failure
+
+
+class _DeadlineStream(httpcore.NetworkStream):
+    def __init__(self, backend: _DeadlineBackend, stream: httpcore.NetworkStream) -> None:
+        self._backend = backend
+        self._stream = stream
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        remaining = self._backend.call.remaining(httpcore.ReadTimeout)
+        return self._stream.read(max_bytes, remaining)
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        remaining = self._backend.call.remaining(httpcore.WriteTimeout)
+        self._backend.call.request_started = True
+        self._stream.write(buffer, remaining)
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self,
+        ssl_context: Any,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.NetworkStream:
+        remaining = self._backend.call.remaining(httpcore.ConnectTimeout)
+        stream = self._stream.start_tls(ssl_context, server_hostname, remaining)
+        return _DeadlineStream(self._backend, stream)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class _DeadlineTransport(httpx.HTTPTransport):
+    """httpx's transport on our backend; it has no argument for one, only its pool has."""
+
+    def __init__(self, backend: _DeadlineBackend) -> None:
+        context = httpx.create_ssl_context(trust_env=False)
+        super().__init__(verify=context, trust_env=False)
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=context, max_connections=1, network_backend=backend
+        )
+
+
+def _addresses(host: str, port: int) -> list[str]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise httpcore.ConnectError(f"the name {host} cannot be resolved: {error}") from error
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
