@@ -1,0 +1,1 @@
+"""Postgres: every table, its migrations and roles, and the transactions that move rows."""

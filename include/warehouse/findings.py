@@ -1,0 +1,173 @@
+"""Findings: every question for a person, opened once, answered by a decision or by its cause going.
+
+A finding raises an alert in the transaction that opens it, so neither exists without the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sqlalchemy import Connection, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+
+from include.warehouse.alerts import raise_alert
+from include.warehouse.tables import finding as finding_table
+
+Severity = Literal["critical", "warning", "info"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A sort of finding: how bad it is, which decisions answer it, and what each of them does."""
+
+    severity: Severity
+    decisions: dict[str, str]
+
+
+_ACKNOWLEDGE = {"acknowledge": "You have seen it; nothing else changes."}
+
+KINDS: dict[str, Kind] = {
+    "undecodable_page": Kind(
+        "critical",
+        {
+            "try_again": "The feed asks for the same page again in its next run.",
+            "skip_page": "The feed goes on behind the page (after the entry named in "
+            "`continue_from`, or the last id that can be read in the page's bytes); a gap is "
+            "recorded.",
+        },
+    ),
+    "batch_held": Kind(
+        "critical",
+        {
+            "release_batch": "The batch is published without the rows that fail, which stay in "
+            "quarantine.",
+            "try_again": "The batch is normalized and checked again: after a fix.",
+            "discard": "Nothing of the batch is published; its records stay in raw.",
+        },
+    ),
+    "records_quarantined": Kind(
+        "warning",
+        {
+            "replay": "The records are tried again as a new batch: after a fix.",
+            "discard": "The records are given up; they stay in raw.",
+        },
+    ),
+    "settlement_contested": Kind(
+        "critical",
+        {"choose_version": "The version named in `record_id` counts; the others never do."},
+    ),
+    "gap": Kind(
+        "warning",
+        {
+            "accept_gap": "What is missing stays missing; the range is closed as accepted.",
+            "try_again": "The range is asked for again: its subjects one by one, or, with "
+            "`continue_from`, every page after that entry.",
+        },
+    ),
+    "record_conflict": Kind("warning", _ACKNOWLEDGE),
+    "chain_broken": Kind("warning", _ACKNOWLEDGE),
+    "unknown_field": Kind("info", _ACKNOWLEDGE),
+    "feed_late": Kind("critical", _ACKNOWLEDGE),
+    "batch_stuck": Kind("warning", _ACKNOWLEDGE),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is to be known or decided.  `subject` names what it concerns, once per open finding."""
+
+    kind: str
+    source: str
+    subject: str
+    summary: str
+    kept: str
+    detail: dict[str, Any] = field(default_factory=dict)
+    batch_id: int | None = None
+
+
+def next_step(kind: str) -> str:
+    """What a person does about a finding of `kind`."""
+    choices = "; ".join(f"{name}: {effect}" for name, effect in KINDS[kind].decisions.items())
+    return f"Trigger the DAG resolve_findings with this finding's number. Decisions: {choices}"
+
+
+def open_finding(connection: Connection, finding: Finding, *, once: bool = False) -> int:
+    """Open `finding`, or count it as seen again if it is open; returns its number.
+
+    With `once`, a finding of the same kind, source and subject that was ever opened is enough.
+    """
+    if once and (known := _ever_opened(connection, finding)) is not None:
+        return known
+    kind = KINDS[finding.kind]
+    opened = connection.execute(
+        insert(finding_table)
+        .values(
+            kind=finding.kind,
+            source=finding.source,
+            subject=finding.subject,
+            severity=kind.severity,
+            summary=finding.summary,
+            kept=finding.kept,
+            next_step=next_step(finding.kind),
+            detail=finding.detail,
+            batch_id=finding.batch_id,
+        )
+        .on_conflict_do_update(
+            index_elements=["kind", "source", "subject"],
+            index_where=text("state = 'open'"),
+            set_={
+                "times_seen": finding_table.c.times_seen + 1,
+                "last_seen_at": func.now(),
+                "summary": finding.summary,
+                "detail": finding.detail,
+            },
+        )
+        .returning(finding_table.c.finding_id, finding_table.c.times_seen)
+    ).one()
+    if opened.times_seen == 1:
+        raise_alert(
+            connection,
+            key=f"finding/{opened.finding_id}",
+            title=f"Finding {opened.finding_id}: {finding.summary}",
+            body=f"{finding.summary}\n{finding.kept}\n{next_step(finding.kind)}",
+            severity=kind.severity,
+        )
+    return int(opened.finding_id)
+
+
+def close_finding(
+    connection: Connection, finding_id: int, by: Literal["decision", "system"]
+) -> None:
+    """Close an open finding; closing a closed one changes nothing."""
+    connection.execute(
+        update(finding_table)
+        .where(finding_table.c.finding_id == finding_id, finding_table.c.state == "open")
+        .values(state="closed", closed_at=func.now(), closed_by=by)
+    )
+
+
+def close_if_open(connection: Connection, kind: str, source: str, subject: str) -> None:
+    """Close the open finding about `subject`, if there is one, because its cause went away."""
+    connection.execute(
+        update(finding_table)
+        .where(
+            finding_table.c.kind == kind,
+            finding_table.c.source == source,
+            finding_table.c.subject == subject,
+            finding_table.c.state == "open",
+        )
+        .values(state="closed", closed_at=func.now(), closed_by="system")
+    )
+
+
+def _ever_opened(connection: Connection, finding: Finding) -> int | None:
+    return connection.scalar(
+        select(finding_table.c.finding_id)
+        .where(
+            finding_table.c.kind == finding.kind,
+            finding_table.c.source == finding.source,
+            finding_table.c.subject == finding.subject,
+        )
+        .limit(1)
+    )

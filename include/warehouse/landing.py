@@ -1,0 +1,436 @@
+"""Landing: pages and slim records into raw, with the cursor, in one transaction each time.
+
+A page's bytes are stored as they arrived, once, if they hold anything new.  Whether a record is
+new is decided under the source's lock from its key and the digest of its text, so repeating a
+page, overlapping with another run or dying at any moment lands nothing twice and loses nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Engine, Row, func, insert, select, text, update
+from sqlalchemy.dialects.postgresql import insert as insert_or_skip
+
+from include.model import Record
+from include.warehouse.batches import IS_LANDING, claim, move, open_batch
+from include.warehouse.database import copy_rows, lock_source, transaction
+from include.warehouse.findings import Finding, open_finding
+from include.warehouse.tables import batch as batch_table
+from include.warehouse.tables import cursor as cursor_table
+from include.warehouse.tables import gap as gap_table
+from include.warehouse.tables import page as page_table
+from include.warehouse.tables import page_id_sequence
+from include.warehouse.tables import record as record_table
+
+# anywhere: a log never repeats itself, so the same key and text is a duplicate wherever it stands.
+# latest: a state may return (A, B, A), so only the same text as the key's latest is a duplicate.
+Dedupe = Literal["anywhere", "latest"]
+
+_CONFLICTS_KEPT = 100
+_RECORD_COLUMNS = (
+    "record_id",
+    "page_id",
+    "byte_start",
+    "byte_length",
+    "source",
+    "record_key",
+    "content_sha256",
+    "batch_id",
+)
+
+
+class CursorMoved(Exception):
+    """Another run has moved the cursor since it was read: it is landing the same pages."""
+
+
+@dataclass(frozen=True)
+class ArrivedPage:
+    """A page as it arrived, and the records found in it with the SHA-256 of their texts."""
+
+    request: str
+    requested_at: datetime
+    received_at: datetime
+    body: bytes = field(repr=False)
+    http_status: int | None
+    content_type: str | None
+    records: Sequence[tuple[Record, bytes]] = ()
+    provider_count: int | None = None
+    unknown_fields: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """Where a feed stands: `position` in the source's own terms, `revision` for compare-and-set."""
+
+    position: dict[str, Any]
+    revision: int
+    stopped_by_finding_id: int | None
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Records between two positions that may be missing; `subjects` can be asked for singly."""
+
+    range_after: str | None
+    range_before: str
+    reason: str
+    subjects: tuple[str, ...] = ()
+
+
+class Landing:
+    """One source's landing in one run: a batch that takes pages until it is closed."""
+
+    def __init__(
+        self, engine: Engine, source: str, feed: str, dedupe: Dedupe, run_id: str | None
+    ) -> None:
+        self._engine = engine
+        self._source = source
+        self._feed = feed
+        self._dedupe = dedupe
+        self._run_id = run_id
+        self._unknown_fields: set[str] = set()
+        self._conflicts: dict[str, None] = {}
+        with transaction(engine, "loader") as connection:
+            _close_left_open(connection, source, feed)
+            # Pages of a run that passes the end of the month go into the next one.
+            for moment in ("now()", "now() + interval '1 day'"):
+                connection.execute(text(f"SELECT raw.ensure_page_month({moment})"))
+            self.batch_id = open_batch(connection, source, feed, "fetch", run_id)
+
+    def read_cursor(self) -> Cursor:
+        """Where the feed stands; a feed never read before stands at the empty position."""
+        with transaction(self._engine, "loader") as connection:
+            connection.execute(
+                insert_or_skip(cursor_table)
+                .values(source=self._source, feed=self._feed, position={})
+                .on_conflict_do_nothing()
+            )
+            row = connection.execute(select(cursor_table).where(*self._this_cursor())).one()
+        return Cursor(row.position, row.revision, row.stopped_by_finding_id)
+
+    def commit(
+        self,
+        pages: Sequence[ArrivedPage],
+        cursor: Cursor,
+        position: dict[str, Any],
+        gaps: Sequence[Gap] = (),
+    ) -> Cursor:
+        """Land `pages` and move the cursor from `cursor` to `position`, all or nothing.
+
+        Raises `CursorMoved`, with nothing landed, if the cursor no longer stands at `cursor`.
+        """
+        with self._writing() as connection:
+            moved = self._move_cursor(connection, cursor, position)
+            self._land(connection, pages)
+            for gap in gaps:
+                self._record_gap(connection, gap)
+            move(
+                connection,
+                self.batch_id,
+                cursor_before=func.coalesce(
+                    batch_table.c.cursor_before, cursor.position.get("since_id")
+                ),
+                cursor_after=position.get("since_id"),
+            )
+        return moved
+
+    def stop(self, page: ArrivedPage, reason: str, cursor: Cursor) -> int:
+        """Keep a page that cannot be decoded and stop the feed there; returns the finding."""
+        with self._writing() as connection:
+            page_id = connection.execute(select(page_id_sequence.next_value())).scalar_one()
+            self._store_page(connection, page_id, page, undecodable_reason=reason)
+            self._count(connection, pages_received=1, pages_stored=1)
+            finding_id = open_finding(
+                connection,
+                Finding(
+                    kind="undecodable_page",
+                    source=self._source,
+                    subject=f"{self._feed} after {cursor.position.get('since_id') or 'the start'}",
+                    summary=f"A page of {self._source} {self._feed} cannot be decoded: {reason}",
+                    kept=f"Its {len(page.body)} bytes are kept as raw.page {page_id}; the feed "
+                    "stops before it, and what came earlier goes on.",
+                    detail={
+                        "page_id": page_id,
+                        "received_at": page.received_at.isoformat(),
+                        "request": page.request,
+                        "since_id": cursor.position.get("since_id"),
+                        "reason": reason,
+                    },
+                    batch_id=self.batch_id,
+                ),
+            )
+            connection.execute(
+                update(cursor_table)
+                .where(*self._this_cursor())
+                .values(stopped_by_finding_id=finding_id)
+            )
+        return finding_id
+
+    def close(self, *, has_reached_end: bool) -> Row[Any]:
+        """Take no more rows; a batch with nothing in it is published at once.  Returns its row."""
+        with transaction(self._engine, "loader") as connection:
+            if claim(connection, self.batch_id, IS_LANDING) is not None:
+                move(connection, self.batch_id, has_reached_end=has_reached_end)
+                _close(connection, self.batch_id)
+                if has_reached_end:
+                    connection.execute(
+                        update(cursor_table)
+                        .where(*self._this_cursor())
+                        .values(completed_at=func.now())
+                    )
+            return connection.execute(
+                select(batch_table).where(batch_table.c.batch_id == self.batch_id)
+            ).one()
+
+    def gaps_to_ask(self) -> list[Row[Any]]:
+        """Open gaps whose subjects have not been asked for."""
+        with transaction(self._engine, "loader") as connection:
+            return list(
+                connection.execute(
+                    select(gap_table)
+                    .where(
+                        gap_table.c.source == self._source,
+                        gap_table.c.feed == self._feed,
+                        gap_table.c.state == "open",
+                        gap_table.c.tried_at.is_(None),
+                        gap_table.c.subjects != text("'{}'"),
+                    )
+                    .order_by(gap_table.c.gap_id)
+                )
+            )
+
+    def land_subjects(self, gap_id: int, pages: Sequence[ArrivedPage]) -> int:
+        """Land what was asked for subject by subject to fill a gap; returns how much was new."""
+        with self._writing() as connection:
+            landed = self._land(connection, pages)
+            connection.execute(
+                update(gap_table)
+                .where(gap_table.c.gap_id == gap_id, gap_table.c.state == "open")
+                .values(tried_at=func.now())
+            )
+        return landed
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """A transaction of the loader that holds the source and an open batch of this landing."""
+        with transaction(self._engine, "loader") as connection:
+            lock_source(connection, self._source)
+            if claim(connection, self.batch_id, IS_LANDING) is None:
+                # Another run has closed our batch, taking us for dead; we go on in a new one.
+                self.batch_id = open_batch(
+                    connection, self._source, self._feed, "fetch", self._run_id
+                )
+            yield connection
+
+    def _this_cursor(self) -> tuple[Any, Any]:
+        return cursor_table.c.source == self._source, cursor_table.c.feed == self._feed
+
+    def _move_cursor(
+        self, connection: Connection, cursor: Cursor, position: dict[str, Any]
+    ) -> Cursor:
+        moved = connection.execute(
+            update(cursor_table)
+            .where(*self._this_cursor(), cursor_table.c.revision == cursor.revision)
+            .values(position=position, revision=cursor.revision + 1, moved_at=func.now())
+        )
+        if moved.rowcount != 1:
+            raise CursorMoved(
+                f"Another run is landing {self._source} {self._feed}. What this run landed before "
+                "is kept, and the other goes on from there: nothing to do."
+            )
+        return replace(cursor, position=position, revision=cursor.revision + 1)
+
+    def _land(self, connection: Connection, pages: Sequence[ArrivedPage]) -> int:
+        known = self._known(connection, pages)
+        fresh = [(page, self._fresh(page, known)) for page in pages]
+        stored = [(page, records) for page, records in fresh if records]
+        page_ids = _take_ids(connection, "raw.page_id_sequence", len(stored))
+        landed = sum(len(records) for _, records in stored)
+        record_ids = _take_ids(connection, "raw.record_record_id_seq", landed)
+        for page_id, (page, _) in zip(page_ids, stored, strict=True):
+            self._store_page(connection, page_id, page)
+        ids = iter(record_ids)
+        copy_rows(
+            connection,
+            record_table,
+            _RECORD_COLUMNS,
+            (
+                (
+                    next(ids),
+                    page_id,
+                    record.byte_start,
+                    record.byte_length,
+                    self._source,
+                    record.record_key,
+                    digest,
+                    self.batch_id,
+                )
+                for page_id, (_, records) in zip(page_ids, stored, strict=True)
+                for record, digest in records
+            ),
+        )
+        received = sum(len(page.records) for page in pages)
+        self._count(
+            connection,
+            pages_received=len(pages),
+            pages_stored=len(stored),
+            pages_miscounted=sum(_is_miscounted(page) for page in pages),
+            received=received,
+            landed=landed,
+            duplicates=received - landed,
+        )
+        for page in pages:
+            self._unknown_fields |= page.unknown_fields
+        values: dict[str, Any] = {
+            "unknown_fields": sorted(self._unknown_fields),
+            "conflicting_keys": list(self._conflicts)[:_CONFLICTS_KEPT],
+        }
+        if record_ids:
+            values["record_id_first"] = func.coalesce(batch_table.c.record_id_first, record_ids[0])
+            values["record_id_last"] = record_ids[-1]
+        move(connection, self.batch_id, **values)
+        return landed
+
+    def _known(
+        self, connection: Connection, pages: Sequence[ArrivedPage]
+    ) -> dict[str, list[bytes]]:
+        """The digests already landed under the pages' keys, oldest first."""
+        keys = list({record.record_key for page in pages for record, _ in page.records})
+        known: dict[str, list[bytes]] = {}
+        for key, digest in connection.execute(
+            text(
+                "SELECT record_key, content_sha256 FROM raw.record"
+                " WHERE source = :source AND record_key = ANY(CAST(:keys AS text[]))"
+                " ORDER BY record_id"
+            ),
+            {"source": self._source, "keys": keys},
+        ):
+            known.setdefault(key, []).append(bytes(digest))
+        return known
+
+    def _fresh(
+        self, page: ArrivedPage, known: dict[str, list[bytes]]
+    ) -> list[tuple[Record, bytes]]:
+        """The page's records that are not duplicates; they are known from then on."""
+        fresh = []
+        for record, digest in page.records:
+            digests = known.setdefault(record.record_key, [])
+            earlier = digests if self._dedupe == "anywhere" else digests[-1:]
+            if digest in earlier:
+                continue
+            if digests and self._dedupe == "anywhere":
+                self._conflicts[record.record_key] = None
+            digests.append(digest)
+            fresh.append((record, digest))
+        return fresh
+
+    def _store_page(
+        self,
+        connection: Connection,
+        page_id: int,
+        page: ArrivedPage,
+        undecodable_reason: str | None = None,
+    ) -> None:
+        connection.execute(
+            insert(page_table).values(
+                page_id=page_id,
+                source=self._source,
+                feed=self._feed,
+                batch_id=self.batch_id,
+                requested_at=page.requested_at,
+                received_at=page.received_at,
+                request=page.request,
+                http_status=page.http_status,
+                content_type=page.content_type,
+                body=page.body,
+                record_count=None if undecodable_reason else len(page.records),
+                provider_count=page.provider_count,
+                undecodable_reason=undecodable_reason,
+            )
+        )
+
+    def _count(self, connection: Connection, **counts: int) -> None:
+        move(
+            connection,
+            self.batch_id,
+            **{name: batch_table.c[name] + count for name, count in counts.items()},
+        )
+
+    def _record_gap(self, connection: Connection, gap: Gap) -> None:
+        gap_id = connection.execute(
+            insert(gap_table)
+            .values(
+                source=self._source,
+                feed=self._feed,
+                range_after=gap.range_after,
+                range_before=gap.range_before,
+                reason=gap.reason,
+                subjects=list(gap.subjects),
+            )
+            .returning(gap_table.c.gap_id)
+        ).scalar_one()
+        open_gap_finding(connection, self._source, self._feed, gap_id, gap)
+
+
+def open_gap_finding(connection: Connection, source: str, feed: str, gap_id: int, gap: Gap) -> int:
+    """Ask a person about a gap."""
+    return open_finding(
+        connection,
+        Finding(
+            kind="gap",
+            source=source,
+            subject=f"{feed}, gap {gap_id}",
+            summary=f"Records of {source} {feed} after {gap.range_after or 'the start'} and before "
+            f"{gap.range_before} may be missing: {gap.reason}",
+            kept="What did arrive is kept and goes on; the range is recorded as a gap.",
+            detail={"gap_id": gap_id, "after": gap.range_after, "before": gap.range_before},
+        ),
+    )
+
+
+def _close_left_open(connection: Connection, source: str, feed: str) -> None:
+    """Close what an earlier run left open; if that run still lives it goes on in a new batch."""
+    left = connection.scalars(
+        select(batch_table.c.batch_id)
+        .where(batch_table.c.source == source, batch_table.c.feed == feed, IS_LANDING)
+        .with_for_update()
+    )
+    for batch_id in left.all():
+        _close(connection, batch_id)
+
+
+def _close(connection: Connection, batch_id: int) -> None:
+    move(connection, batch_id, state="landed", landed_at=func.now())
+    connection.execute(
+        update(batch_table)
+        .where(
+            batch_table.c.batch_id == batch_id,
+            batch_table.c.landed == 0,
+            batch_table.c.pages_miscounted == 0,
+        )
+        .values(
+            state="published",
+            raw_checked_at=func.now(),
+            normalized_at=func.now(),
+            settlements_checked_at=func.now(),
+            published_at=func.now(),
+        )
+    )
+
+
+def _take_ids(connection: Connection, sequence: str, count: int) -> list[int]:
+    return list(
+        connection.scalars(
+            text("SELECT nextval(CAST(:sequence AS regclass)) FROM generate_series(1, :count)"),
+            {"sequence": sequence, "count": count},
+        )
+    )
+
+
+def _is_miscounted(page: ArrivedPage) -> bool:
+    return page.provider_count is not None and page.provider_count != len(page.records)

@@ -1,0 +1,82 @@
+"""Bring a warehouse to what this version of the project needs; safe to repeat at any time.
+
+Tables and functions come from numbered migrations.  Views and grants have one definition each,
+the file and the list in this tree, and are made anew every time, in one transaction.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, text
+from sqlalchemy.dialects.postgresql import insert
+
+from include.warehouse.database import open_engine
+from include.warehouse.roles import apply_grants, create_logins, create_roles
+from include.warehouse.tables import player_pad
+
+_INCLUDE = Path(__file__).parents[1]
+_LOCK = 5_283_947_201  # Any number: it keeps two migrations of one database from running at once.
+
+
+def migrate(owner_url: str, passwords: dict[str, str] | None = None) -> None:
+    """Migrate the database behind `owner_url`, which must be owned by that login.
+
+    `passwords` maps the logins `pipelines` and `finance` to passwords; a login named there is
+    created, or given that password.  Without it, logins are the operator's own business.
+    """
+    engine = open_engine(owner_url)
+    try:
+        with engine.begin() as connection:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+            create_roles(connection)
+            _drop_views(connection)
+            command.upgrade(alembic_config(connection), "head")
+            _create_views(connection)
+            _ensure_player_key(connection)
+            apply_grants(connection)
+            create_logins(connection, passwords or {})
+    finally:
+        engine.dispose()
+
+
+def alembic_config(connection: Connection) -> Config:
+    """Alembic's configuration for this tree's migrations over `connection`."""
+    config = Config()
+    config.set_main_option("script_location", str(_INCLUDE / "warehouse" / "migrations"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+def view_files() -> list[Path]:
+    """The files that define views, in the order in which they may build on each other."""
+    return sorted(_INCLUDE.glob("*/views/*.sql"), key=lambda path: path.name)
+
+
+def _ensure_player_key(connection: Connection) -> None:
+    """The key under which finance sees players is drawn once and never leaves the database."""
+    key = secrets.token_bytes(64)
+    connection.execute(
+        insert(player_pad).on_conflict_do_nothing(),
+        {
+            "inner_pad": bytes(byte ^ 0x36 for byte in key),
+            "outer_pad": bytes(byte ^ 0x5C for byte in key),
+        },
+    )
+
+
+def _drop_views(connection: Connection) -> None:
+    views = connection.execute(
+        text("SELECT schemaname, viewname FROM pg_views WHERE schemaname IN ('finance', 'raw')")
+    )
+    for schema, view in views.all():
+        connection.execute(text(f'DROP VIEW IF EXISTS "{schema}"."{view}" CASCADE'))
+
+
+def _create_views(connection: Connection) -> None:
+    for path in view_files():
+        connection.exec_driver_sql(path.read_text(encoding="utf-8").replace("%", "%%"))

@@ -1,0 +1,362 @@
+"""Publishing: staged rows into core as versions, one transaction a batch.
+
+What is current follows the provider's order, not the order of arrival, so batches may be published
+in any order.  What a late version changes about its neighbours (whether they are changes, whether
+the provider's chain of statuses holds, whether two contents contest one place) is computed again
+for its subject in the same transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, func, text
+
+from include.warehouse import batches
+from include.warehouse.database import lock_source, transaction
+from include.warehouse.findings import Finding, close_if_open, open_finding
+from include.warehouse.tables import CANONICAL_COLUMNS, LEG_COLUMNS, SETTLEMENT_COLUMNS
+
+_EXAMPLES = 10
+
+
+def _listed(columns: Sequence[str], prefix: str = "") -> str:
+    return ", ".join(f"{prefix}{column}" for column in columns)
+
+
+_MAKE_SEVERAL = """
+CREATE TEMPORARY TABLE several (source_key text COLLATE "C" PRIMARY KEY) ON COMMIT DROP
+"""
+
+# A row's version counts on from those its subject has; it is applied if no row that came before it
+# (in core, or earlier in the batch) stands at its place in the provider's order or further on.
+_INSERT_VERSIONS = f"""
+WITH arriving AS (
+    SELECT
+        staged.*,
+        coalesce(known.version, 0) + row_number() OVER earlier AS next_version,
+        greatest(
+            known.provider_order,
+            max(staged.provider_order) OVER (
+                earlier ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+            )
+        ) AS order_before
+    FROM staging.settlement AS staged
+    CROSS JOIN LATERAL (
+        SELECT max(version) AS version, max(core.provider_order) AS provider_order
+        FROM core.settlement AS core
+        WHERE core.source = staged.source AND core.source_key = staged.source_key
+    ) AS known
+    WHERE staged.batch_id = :batch_id
+    WINDOW earlier AS (PARTITION BY staged.source_key ORDER BY staged.record_id)
+),
+inserted AS (
+    INSERT INTO core.settlement (
+        {_listed(SETTLEMENT_COLUMNS)}, version, player_reference, is_applied, not_applied_reason,
+        is_change, chain_break, accounting_date, record_id, batch_id
+    )
+    SELECT
+        {_listed(SETTLEMENT_COLUMNS)},
+        next_version,
+        ops.player_reference(player_id),
+        order_before IS NULL OR order_before < provider_order,
+        CASE
+            WHEN order_before > provider_order THEN 'late'
+            WHEN order_before = provider_order THEN 'same_order'
+        END,
+        false,
+        CASE WHEN is_resettlement OR previous_status <> 'open' THEN 'original_missing' END,
+        (now() AT TIME ZONE 'UTC')::date,
+        record_id,
+        batch_id
+    FROM arriving
+    ORDER BY record_id
+    RETURNING source, source_key, version, provider_order, record_id
+),
+marked AS (
+    INSERT INTO several SELECT DISTINCT source_key FROM inserted WHERE version > 1
+)
+INSERT INTO core.settlement_current AS current
+    (source, source_key, version, provider_order, record_id)
+SELECT DISTINCT ON (source_key) source, source_key, version, provider_order, record_id
+FROM inserted
+ORDER BY source_key, provider_order DESC, record_id DESC
+ON CONFLICT (source, source_key) DO UPDATE
+SET version = excluded.version,
+    provider_order = excluded.provider_order,
+    record_id = excluded.record_id
+WHERE (current.provider_order, current.record_id) < (excluded.provider_order, excluded.record_id)
+"""
+
+_INSERT_LEGS = f"""
+INSERT INTO core.settlement_leg (record_id, {_listed(LEG_COLUMNS)})
+SELECT record_id, {_listed(LEG_COLUMNS)}
+FROM staging.settlement_leg
+WHERE batch_id = :batch_id
+"""
+
+# The neighbours of every version of the subjects in `several`, as the provider ordered them.
+# Neighbour and rivals are looked up by key: the cost of a subject does not grow with others.
+_RECOMPUTE = f"""
+WITH version AS (
+    SELECT
+        core.*,
+        lag(core.record_id) OVER (
+            PARTITION BY core.source_key, core.is_rejected_by_decision
+            ORDER BY core.provider_order, core.record_id
+        ) AS previous_record_id
+    FROM core.settlement AS core
+    JOIN several USING (source_key)
+    WHERE core.source = :source
+),
+judged AS (
+    SELECT
+        version.record_id,
+        version.chain_break AS chain_break_before,
+        previous.record_id IS NOT NULL
+            AND ({_listed(CANONICAL_COLUMNS, "version.")})
+                IS DISTINCT FROM ({_listed(CANONICAL_COLUMNS, "previous.")}) AS is_change,
+        CASE
+            WHEN previous.record_id IS NULL
+                AND (version.is_resettlement OR version.previous_status <> 'open')
+                THEN 'original_missing'
+            WHEN previous.status <> version.previous_status THEN 'status_differs'
+        END AS chain_break,
+        NOT version.is_rejected_by_decision AND EXISTS (
+            SELECT FROM core.settlement AS rival
+            WHERE rival.source = version.source
+                AND rival.source_key = version.source_key
+                AND rival.provider_order = version.provider_order
+                AND NOT rival.is_rejected_by_decision
+                AND ({_listed(CANONICAL_COLUMNS, "rival.")})
+                    IS DISTINCT FROM ({_listed(CANONICAL_COLUMNS, "version.")})
+        ) AS is_contested,
+        previous.status <> 'open' AS follows_decision
+    FROM version
+    LEFT JOIN core.settlement AS previous
+        ON previous.record_id = version.previous_record_id
+        AND NOT version.is_rejected_by_decision
+)
+UPDATE core.settlement AS core
+SET is_change = judged.is_change,
+    chain_break = judged.chain_break,
+    is_contested = judged.is_contested
+FROM judged
+WHERE core.record_id = judged.record_id
+    AND (core.is_change, core.chain_break, core.is_contested)
+        IS DISTINCT FROM (judged.is_change, judged.chain_break, judged.is_contested)
+RETURNING
+    core.batch_id, core.source_key, core.provider_order, core.is_contested,
+    core.chain_break, judged.chain_break_before,
+    core.is_change AND judged.follows_decision AS is_correction
+"""
+
+_REPOINT = """
+INSERT INTO core.settlement_current AS current
+    (source, source_key, version, provider_order, record_id)
+SELECT DISTINCT ON (source_key) source, source_key, version, provider_order, record_id
+FROM core.settlement
+JOIN several USING (source_key)
+WHERE source = :source AND NOT is_rejected_by_decision
+ORDER BY source_key, provider_order DESC, record_id DESC
+ON CONFLICT (source, source_key) DO UPDATE
+SET version = excluded.version,
+    provider_order = excluded.provider_order,
+    record_id = excluded.record_id
+"""
+
+
+class StagedRowsMissing(Exception):
+    """A batch's staged rows are not those that its checks passed; nothing of it was published."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What one `publish` did, in counts."""
+
+    batches: int
+    published: int
+    not_applied: int
+    corrections: int
+    contested: int
+
+
+def publish(engine: Engine, source: str) -> Published:
+    """Publish every batch of the source that has passed its checks, oldest first.
+
+    Repeating it changes nothing.  Raises `StagedRowsMissing` after all others are published, if
+    the rows of one do not add up; that batch is held.
+    """
+    done: list[Published] = []
+    held: list[str] = []
+    for batch_id in batches.waiting(engine, source, batches.AWAITS_PUBLISH):
+        with transaction(engine, "loader") as connection:
+            lock_source(connection, source)
+            batch = batches.claim(connection, batch_id, batches.AWAITS_PUBLISH)
+            if batch is None:
+                continue
+            if (difference := _staged_difference(connection, batch)) is not None:
+                finding_id = batches.hold(connection, batch, difference, {})
+                held.append(f"batch {batch_id} (finding {finding_id}): {difference}")
+            else:
+                done.append(_publish_batch(connection, batch))
+    if held:
+        raise StagedRowsMissing(
+            f"Not published: {'; '.join(held)}. Everything that arrived is kept in raw and other "
+            "batches were published. Decide `try_again` in the DAG resolve_findings: the batch is "
+            "then normalized and checked anew."
+        )
+    return Published(
+        batches=len(done),
+        published=sum(one.published for one in done),
+        not_applied=sum(one.not_applied for one in done),
+        corrections=sum(one.corrections for one in done),
+        contested=sum(one.contested for one in done),
+    )
+
+
+def recompute_subjects(connection: Connection, source: str, source_keys: Sequence[str]) -> None:
+    """Compute anew what a subject's versions are to each other, and which of them is current."""
+    connection.execute(text(_MAKE_SEVERAL))
+    connection.execute(
+        text("INSERT INTO several SELECT DISTINCT unnest(CAST(:source_keys AS text[]))"),
+        {"source_keys": list(source_keys)},
+    )
+    connection.execute(text(_RECOMPUTE), {"source": source})
+    connection.execute(text(_REPOINT), {"source": source})
+
+
+def _publish_batch(connection: Connection, batch: Row[Any]) -> Published:
+    this = {"batch_id": batch.batch_id, "source": batch.source}
+    connection.execute(text(_MAKE_SEVERAL))
+    connection.execute(text(_INSERT_VERSIONS), this)
+    connection.execute(text(_INSERT_LEGS), this)
+    changed = connection.execute(text(_RECOMPUTE), this).all()
+    published, not_applied = _count_applied(connection, batch)
+    _report_contested(connection, batch, changed)
+    _report_chains(connection, batch, changed)
+    for table in ("staging.settlement_leg", "staging.settlement"):
+        connection.execute(text(f"DELETE FROM {table} WHERE batch_id = :batch_id"), this)
+    batches.move(
+        connection,
+        batch.batch_id,
+        state="published",
+        published_at=func.now(),
+        published=published,
+        not_applied=not_applied,
+    )
+    return Published(
+        batches=1,
+        published=published,
+        not_applied=not_applied,
+        corrections=sum(
+            bool(row.is_correction) and row.batch_id == batch.batch_id for row in changed
+        ),
+        contested=len(
+            {(row.source_key, row.provider_order) for row in changed if row.is_contested}
+        ),
+    )
+
+
+def _staged_difference(connection: Connection, batch: Row[Any]) -> str | None:
+    """Why the staged rows are not what was checked; None if they are."""
+    staged = connection.execute(
+        text("SELECT count(*) FROM staging.settlement WHERE batch_id = :batch_id"),
+        {"batch_id": batch.batch_id},
+    ).scalar_one()
+    expected = batch.landed - batch.quarantined - batch.evidence_only
+    if staged == expected:
+        return None
+    return f"{staged} rows are staged, but {expected} were normalized and not quarantined"
+
+
+def _count_applied(connection: Connection, batch: Row[Any]) -> tuple[int, int]:
+    row = connection.execute(
+        text(
+            "SELECT count(*) FILTER (WHERE core.is_applied), count(*)"
+            " FILTER (WHERE NOT core.is_applied)"
+            " FROM staging.settlement AS staged JOIN core.settlement AS core USING (record_id)"
+            " WHERE staged.batch_id = :batch_id"
+        ),
+        {"batch_id": batch.batch_id},
+    ).one()
+    return int(row[0]), int(row[1])
+
+
+def _report_contested(connection: Connection, batch: Row[Any], changed: Sequence[Row[Any]]) -> None:
+    for source_key, order in sorted(
+        {(row.source_key, row.provider_order) for row in changed if row.is_contested}
+    ):
+        rivals = connection.execute(
+            text(
+                "SELECT record_id, status, outcome, payout, settled_at FROM core.settlement"
+                " WHERE source = :source AND source_key = :source_key AND provider_order = :order"
+                " AND is_contested ORDER BY record_id"
+            ),
+            {"source": batch.source, "source_key": source_key, "order": order},
+        ).mappings()
+        versions = [
+            {name: value if name == "record_id" else str(value) for name, value in rival.items()}
+            for rival in rivals
+        ]
+        open_finding(
+            connection,
+            Finding(
+                kind="settlement_contested",
+                source=batch.source,
+                subject=f"{source_key} at {order}",
+                summary=f"{batch.source} tells {len(versions)} different contents of the same "
+                f"decision about {source_key}.",
+                kept="All are kept in core; the subject stays outside finance's totals until one "
+                "is chosen.",
+                detail={"source_key": source_key, "provider_order": order, "versions": versions},
+                batch_id=batch.batch_id,
+            ),
+        )
+
+
+def _report_chains(connection: Connection, batch: Row[Any], changed: Sequence[Row[Any]]) -> None:
+    """One finding for a batch's broken chains; it closes when late versions have mended them."""
+    touched = {row.batch_id for row in changed if row.chain_break != row.chain_break_before}
+    for batch_id in sorted(touched | {batch.batch_id}):
+        broken = connection.execute(
+            text(
+                "SELECT core.source_key, core.record_id, core.chain_break, core.previous_status,"
+                " count(*) OVER () AS count"
+                " FROM core.settlement AS core JOIN ops.batch USING (batch_id)"
+                " WHERE core.batch_id = :batch_id AND core.chain_break IS NOT NULL"
+                " AND core.record_id BETWEEN batch.record_id_first AND batch.record_id_last"
+                " ORDER BY core.record_id LIMIT :examples"
+            ),
+            {"batch_id": batch_id, "examples": _EXAMPLES},
+        ).all()
+        if not broken:
+            close_if_open(connection, "chain_broken", batch.source, f"batch {batch_id}")
+            continue
+        open_finding(
+            connection,
+            Finding(
+                kind="chain_broken",
+                source=batch.source,
+                subject=f"batch {batch_id}",
+                summary=f"{broken[0].count} decisions in batch {batch_id} of {batch.source} do "
+                "not follow from what came before: an earlier one is missing or differs.",
+                kept="They are published as the provider sent them; finance sees them with "
+                "chain_break set. It closes by itself if the missing ones arrive.",
+                detail={
+                    "count": broken[0].count,
+                    "examples": [
+                        {
+                            "source_key": row.source_key,
+                            "record_id": row.record_id,
+                            "chain_break": row.chain_break,
+                            "previous_status": row.previous_status,
+                        }
+                        for row in broken
+                    ],
+                },
+                batch_id=batch_id,
+            ),
+        )

@@ -1,0 +1,75 @@
+"""Reading landed records back with their exact text, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row, text
+
+_OWN_RECORDS = """
+SELECT record_id, page_id, byte_start, byte_length
+FROM raw.record
+WHERE record_id BETWEEN :first AND :last AND batch_id = :batch_id
+  AND NOT EXISTS (
+    SELECT FROM ops.quarantine
+    WHERE quarantine.batch_id = :batch_id AND quarantine.record_id = record.record_id
+      AND quarantine.state = 'open'
+  )
+ORDER BY record_id
+"""
+
+_REPLAYED_RECORDS = """
+SELECT record.record_id, page_id, byte_start, byte_length
+FROM ops.quarantine AS origin
+JOIN raw.record USING (record_id)
+WHERE origin.replay_batch_id = :batch_id
+  AND NOT EXISTS (
+    SELECT FROM ops.quarantine
+    WHERE quarantine.batch_id = :batch_id AND quarantine.record_id = record.record_id
+      AND quarantine.state = 'open'
+  )
+ORDER BY record.record_id
+"""
+
+_PAGES = "SELECT page_id, body, received_at FROM raw.page WHERE page_id = ANY(:page_ids)"
+
+
+class StoredRecord(NamedTuple):
+    """A landed record, its exact bytes, and when its page arrived (UTC)."""
+
+    record_id: int
+    payload: bytes
+    received_at: datetime
+
+
+def read_records(
+    connection: Connection, batch: Row[Any], chunk: int
+) -> Iterator[list[StoredRecord]]:
+    """The batch's records that are not quarantined, in order of landing, `chunk` at a time."""
+    statement = _REPLAYED_RECORDS if batch.kind == "replay" else _OWN_RECORDS
+    slices = connection.execute(
+        text(statement),
+        {
+            "batch_id": batch.batch_id,
+            "first": batch.record_id_first,
+            "last": batch.record_id_last,
+        },
+        execution_options={"yield_per": chunk},
+    )
+    for rows in slices.partitions():
+        bodies = {
+            page_id: (memoryview(body), received_at)
+            for page_id, body, received_at in connection.execute(
+                text(_PAGES), {"page_ids": sorted({row.page_id for row in rows})}
+            )
+        }
+        yield [
+            StoredRecord(
+                row.record_id,
+                bytes(bodies[row.page_id][0][row.byte_start : row.byte_start + row.byte_length]),
+                bodies[row.page_id][1],
+            )
+            for row in rows
+        ]

@@ -1,0 +1,124 @@
+"""Who may do what in the warehouse: each role with its grants, written down once.
+
+A process logs in as `pipelines` or `finance`; `pipelines` has no rights of its own and takes a
+role for the length of one transaction.  Migrations run as the database's owner.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, text
+
+from include.warehouse.tables import SCHEMAS
+
+ROLES = {
+    "loader": "Lands, normalizes and publishes; deletes nothing but staging rows.",
+    "resolver": "Carries out decisions; never touches what arrived.",
+    "finance_reader": "Reads the schema finance and nothing else; statements end after 60 seconds.",
+}
+
+# Which roles a login may take (`SET LOCAL ROLE`), or has (`finance` is a plain reader).
+LOGINS = {"pipelines": ("loader", "resolver"), "finance": ("finance_reader",)}
+
+_EVERY_OPS_TABLE = (
+    "ops.batch, ops.cursor, ops.gap, ops.finding, ops.decision, ops.quarantine, "
+    "ops.quality_result, ops.alert"
+)
+
+# What later facts about other versions of the same subject may change; everything else is for ever.
+_RECOMPUTED = "is_change, chain_break, is_contested"
+
+GRANTS: dict[str, tuple[str, ...]] = {
+    "loader": (
+        "USAGE ON SCHEMA raw, staging, core, ops",
+        "SELECT, INSERT ON raw.page, raw.record",
+        "SELECT ON raw.record_payload",
+        "USAGE ON SEQUENCE raw.page_id_sequence, raw.record_record_id_seq",
+        "EXECUTE ON FUNCTION raw.ensure_page_month(timestamptz)",
+        "EXECUTE ON FUNCTION ops.player_reference(text)",
+        "SELECT, INSERT, UPDATE, DELETE ON staging.settlement, staging.settlement_leg",
+        "SELECT, INSERT ON core.settlement, core.settlement_leg",
+        f"UPDATE ({_RECOMPUTED}) ON core.settlement",
+        "SELECT, INSERT, UPDATE ON core.settlement_current",
+        f"SELECT ON {_EVERY_OPS_TABLE}",
+        "INSERT, UPDATE ON ops.batch, ops.cursor, ops.gap, ops.finding, ops.alert",
+        "INSERT, UPDATE ON ops.quarantine",
+        "INSERT ON ops.quality_result",
+    ),
+    "resolver": (
+        "USAGE ON SCHEMA raw, staging, core, ops",
+        "SELECT ON raw.page, raw.record, raw.record_payload",
+        "SELECT, DELETE ON staging.settlement, staging.settlement_leg",
+        "SELECT ON core.settlement, core.settlement_leg",
+        f"UPDATE ({_RECOMPUTED}, is_rejected_by_decision) ON core.settlement",
+        "SELECT, INSERT, UPDATE, DELETE ON core.settlement_current",
+        f"SELECT ON {_EVERY_OPS_TABLE}",
+        "INSERT, UPDATE ON ops.batch",
+        "UPDATE ON ops.cursor, ops.finding",
+        "INSERT, UPDATE ON ops.gap, ops.quarantine",
+        "INSERT ON ops.finding, ops.decision",
+        "INSERT, UPDATE ON ops.alert",
+    ),
+    "finance_reader": (
+        "USAGE ON SCHEMA finance",
+        "SELECT ON ALL TABLES IN SCHEMA finance",
+    ),
+}
+
+
+def create_roles(connection: Connection) -> None:
+    """Create the roles that are missing; roles belong to the whole cluster, not one database."""
+    for role in ROLES:
+        if not _exists(connection, role):
+            connection.execute(text(f"CREATE ROLE {role} NOLOGIN NOINHERIT"))
+
+
+def apply_grants(connection: Connection) -> None:
+    """Take every privilege from every role, then grant exactly what is written above."""
+    for role in ROLES:
+        for schema in SCHEMAS:
+            for kind in ("TABLES", "SEQUENCES", "FUNCTIONS"):
+                connection.execute(
+                    text(f"REVOKE ALL ON ALL {kind} IN SCHEMA {schema} FROM {role}, PUBLIC")
+                )
+            connection.execute(text(f"REVOKE ALL ON SCHEMA {schema} FROM {role}, PUBLIC"))
+        _revoke_columns(connection, role)
+        for grant in GRANTS[role]:
+            connection.execute(text(f"GRANT {grant} TO {role}"))
+
+
+def create_logins(connection: Connection, passwords: dict[str, str]) -> None:
+    """Create the logins named in `passwords`, or give them those passwords."""
+    for login, password in passwords.items():
+        verb = "ALTER" if _exists(connection, login) else "CREATE"
+        quoted = connection.scalar(text("SELECT quote_literal(:password)"), {"password": password})
+        inherits = "NOINHERIT" if login == "pipelines" else "INHERIT"
+        connection.exec_driver_sql(
+            f"{verb} ROLE {login} LOGIN {inherits} PASSWORD {quoted}".replace("%", "%%")
+        )
+        for role in LOGINS[login]:
+            connection.execute(text(f"GRANT {role} TO {login}"))
+    if "finance" in passwords:
+        for setting in ("default_transaction_read_only = on", "statement_timeout = '60s'"):
+            connection.execute(text(f"ALTER ROLE finance SET {setting}"))
+        connection.execute(text("ALTER ROLE finance SET search_path = finance"))
+
+
+def _revoke_columns(connection: Connection, role: str) -> None:
+    granted = connection.execute(
+        text(
+            "SELECT DISTINCT table_schema, table_name, column_name, privilege_type"
+            " FROM information_schema.column_privileges WHERE grantee = :role"
+        ),
+        {"role": role},
+    )
+    for schema, table, column, privilege in granted.all():
+        connection.execute(
+            text(f'REVOKE {privilege} ("{column}") ON "{schema}"."{table}" FROM {role}')
+        )
+
+
+def _exists(connection: Connection, role: str) -> bool:
+    found = connection.execute(
+        text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": role}
+    ).first()
+    return found is not None

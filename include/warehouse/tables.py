@@ -1,0 +1,478 @@
+"""The one definition of every table.
+
+Migrations are tested to build exactly this, the data dictionary is generated from the comments,
+and every room below and above names its columns from here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Date,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Numeric,
+    PrimaryKeyConstraint,
+    Sequence,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, TIMESTAMP
+
+from include.model import Outcome, SettledAtBasis, Status
+
+SCHEMAS = {
+    "raw": "What arrived, as it arrived.",
+    "staging": "Rows of unfinished batches between normalize and publish.",
+    "core": "Every accepted version of every settlement.",
+    "ops": "How the pipelines stand: batches, cursors, quarantine, findings, decisions, alerts.",
+    "finance": "What finance reads; nothing else is granted to finance_reader.",
+}
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+        "ix": "%(table_name)s_%(column_0_N_name)s_index",
+        "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+    }
+)
+
+page_id_sequence = Sequence("page_id_sequence", schema="raw", metadata=metadata)
+
+
+def _time(name: str, comment: str, *, required: bool = False, now: bool = False) -> Column[Any]:
+    return Column(
+        name,
+        TIMESTAMP(timezone=True),
+        nullable=not (required or now),
+        server_default=text("now()") if now else None,
+        comment=comment,
+    )
+
+
+def _words(column: str, words: type) -> CheckConstraint:
+    listed = ", ".join(f"'{word}'" for word in words)  # type: ignore[attr-defined]
+    return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
+
+
+def _one_of(column: str, *words: str) -> CheckConstraint:
+    listed = ", ".join(f"'{word}'" for word in words)
+    return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
+
+
+def _count(name: str, comment: str) -> Column[Any]:
+    return Column(name, BigInteger, nullable=False, server_default=text("0"), comment=comment)
+
+
+# Money is exact.  NaN and the infinities pass an ordinary comparison, so each is excluded by name.
+_MONEY = ("stake", "payout", "refund", "enhancement")
+
+
+def _finite(column: str) -> CheckConstraint:
+    return CheckConstraint(
+        f"{column} NOT IN ('NaN', 'Infinity', '-Infinity')", name=f"{column}_finite"
+    )
+
+
+def _settlement_columns() -> list[Column[Any]]:
+    """The canonical columns of a settlement, the same in staging and in core."""
+    return [
+        Column("source", Text, nullable=False, comment="Which provider decided: ticktock, …"),
+        Column("source_key", Text(collation="C"), nullable=False, comment="The subject decided about: for ticktock match_id/market_offer_id."),
+        Column("provider_order", Text(collation="C"), nullable=False, comment="Sorts, as bytes, in the order in which the provider took its decisions about one subject."),
+        Column("status", Text, nullable=False, comment="open, settled, void, rejected, cancelled or failed."),
+        Column("outcome", Text, comment="What it means for the player: won, lost, void, …; NULL while open."),
+        Column("previous_status", Text, comment="What the provider claims the status was before this decision; NULL where it claims nothing."),
+        Column("player_id", Text, comment="The provider's or operator's player, in clear; finance sees a keyed hash of it."),
+        Column("event_id", Text, comment="The provider's event or match."),
+        Column("market_id", Text, comment="The provider's market or offer."),
+        Column("selection_id", Text, comment="The provider's selection or outcome."),
+        Column("currency", Text, comment="ISO 4217 code or the provider's ticker of all amounts in the row; NULL where the provider tells no money."),
+        Column("stake", Numeric, comment="What the player staked, in major units of the currency."),
+        Column("payout", Numeric, comment="Everything returned to the player, in major units; NULL until it is final or where the provider tells none."),
+        Column("refund", Numeric, comment="The part of payout that returns stake, in major units."),
+        Column("enhancement", Numeric, comment="The part of payout that is a promotion, in major units."),
+        _time("settled_at", "When the decision was taken (UTC); see settled_at_basis."),
+        Column("settled_at_basis", Text, nullable=False, comment="provider: the provider gave settled_at. observed: our clock on first seeing it."),
+        Column("is_resettlement", Boolean, nullable=False, comment="The provider says that this corrects an earlier decision."),
+        Column("settled_by", Text, comment="Who decided at the provider, in its own word: engine, system, admin."),
+        Column("reason", Text, comment="The provider's reason, in its own words."),
+    ]  # fmt: skip
+
+
+def _settlement_checks() -> list[CheckConstraint]:
+    return [
+        _words("status", Status),
+        _words("outcome", Outcome),
+        _words("previous_status", Status),
+        _words("settled_at_basis", SettledAtBasis),
+        *(_finite(column) for column in _MONEY),
+    ]
+
+
+def _leg_columns() -> list[Column[Any]]:
+    return [
+        Column("leg_number", SmallInteger, nullable=False, comment="Position of the leg in the provider's message, from 1."),
+        Column("event_id", Text, comment="The provider's event."),
+        Column("market_id", Text, comment="The provider's market."),
+        Column("selection_id", Text, comment="The provider's selection."),
+        Column("outcome", Text, comment="The leg's own outcome; NULL while open."),
+        Column("price", Numeric, comment="Decimal odds at which the leg was placed."),
+        _time("settled_at", "When the leg was decided (UTC)."),
+    ]  # fmt: skip
+
+
+SETTLEMENT_COLUMNS = tuple(column.name for column in _settlement_columns())
+LEG_COLUMNS = tuple(column.name for column in _leg_columns())
+
+# What makes two versions of a subject differ for finance; order, actor and prose do not.
+CANONICAL_COLUMNS = (
+    "status",
+    "outcome",
+    "player_id",
+    "event_id",
+    "market_id",
+    "selection_id",
+    "currency",
+    "stake",
+    "payout",
+    "refund",
+    "enhancement",
+)
+
+
+# --- raw ----------------------------------------------------------------------------------------
+
+page = Table(
+    "page",
+    metadata,
+    Column("page_id", BigInteger, nullable=False, server_default=page_id_sequence.next_value(), comment="Ours, ascending in order of arrival."),
+    Column("source", Text, nullable=False, comment="Which provider sent it."),
+    Column("feed", Text, nullable=False, comment="Which of the provider's feeds."),
+    Column("batch_id", BigInteger, nullable=False, comment="The batch that it was landed in (ops.batch; no constraint, so that old months can be detached)."),
+    _time("requested_at", "When the request was begun (UTC).", required=True),
+    _time("received_at", "When its last byte had arrived (UTC); the partition key.", required=True),
+    Column("request", Text, nullable=False, comment="Method, path and query that were asked, without any secret."),
+    Column("http_status", SmallInteger, comment="The HTTP status of the answer; NULL for stream messages."),
+    Column("content_type", Text, comment="The content type that the provider declared."),
+    Column("body", BYTEA, nullable=False, comment="The exact bytes that arrived."),
+    Column("record_count", Integer, comment="Records found in it; NULL if it could not be decoded."),
+    Column("provider_count", Integer, comment="How many records the provider says it holds (meta.count); NULL if it says nothing."),
+    Column("undecodable_reason", Text, comment="Why it could not be decoded; NULL if it could."),
+    PrimaryKeyConstraint("page_id", "received_at"),
+    schema="raw",
+    comment="One HTTP body or chunk of stream messages, as the bytes that arrived, by month of arrival. Retention detaches months. A page that holds nothing new is counted in ops.batch, not stored.",
+    postgresql_partition_by="RANGE (received_at)",
+)  # fmt: skip
+
+record = Table(
+    "record",
+    metadata,
+    Column("record_id", BigInteger, Identity(), primary_key=True, comment="Ours, ascending in order of landing."),
+    Column("page_id", BigInteger, nullable=False, comment="The page that holds its text (raw.page)."),
+    Column("byte_start", Integer, nullable=False, comment="Where its text begins in the page's body, in bytes from 0."),
+    Column("byte_length", Integer, nullable=False, comment="How many bytes its text has."),
+    Column("source", Text, nullable=False, comment="Which provider sent it."),
+    Column("record_key", Text(collation="C"), nullable=False, comment="The provider's id of the message; sha256:… of the text where it carries none."),
+    Column("content_sha256", BYTEA, nullable=False, comment="SHA-256 of its exact text; a duplicate has the same key and the same digest."),
+    Column("batch_id", BigInteger, nullable=False, comment="The batch that it was landed in (ops.batch)."),
+    Index(None, "source", "record_key"),
+    CheckConstraint("byte_start >= 0 AND byte_length > 0", name="range_valid"),
+    schema="raw",
+    comment="One message inside a page, once per change of its content. Its text is in raw.record_payload.",
+)  # fmt: skip
+
+# --- staging ------------------------------------------------------------------------------------
+
+staging_settlement = Table(
+    "settlement",
+    metadata,
+    Column("batch_id", BigInteger, nullable=False, comment="The batch that it is published with."),
+    Column("record_id", BigInteger, nullable=False, comment="The record that it was normalized from (raw.record)."),
+    *_settlement_columns(),
+    PrimaryKeyConstraint("batch_id", "record_id"),
+    schema="staging",
+    comment="Normalized rows of unfinished batches; deleted by the transaction that publishes them. What is wrong with a row is said by the row rules, so nothing is constrained here but its keys.",
+)  # fmt: skip
+
+staging_settlement_leg = Table(
+    "settlement_leg",
+    metadata,
+    Column("batch_id", BigInteger, nullable=False, comment="The batch that it is published with."),
+    Column("record_id", BigInteger, nullable=False, comment="The record that it was normalized from."),
+    *_leg_columns(),
+    PrimaryKeyConstraint("batch_id", "record_id", "leg_number"),
+    schema="staging",
+    comment="Selections of the multi-leg bets in staging.settlement.",
+)  # fmt: skip
+
+# --- core ---------------------------------------------------------------------------------------
+
+settlement = Table(
+    "settlement",
+    metadata,
+    Column("version", Integer, nullable=False, comment="1, 2, 3 … in the order in which the subject's versions were published here."),
+    *_settlement_columns(),
+    Column("player_reference", Text, comment="Keyed hash of player_id (HMAC-SHA-256, hex): what finance sees of a player."),
+    Column("is_applied", Boolean, nullable=False, comment="It became the current version when it was published; false if one with a later or the same provider order was already here."),
+    Column("not_applied_reason", Text, comment="late: a later decision of the provider was already here. same_order: one with the same provider order was. NULL if applied."),
+    Column("is_change", Boolean, nullable=False, comment="Its canonical columns differ from the version before it in provider order; false for the first. Recomputed when a version arrives late."),
+    Column("chain_break", Text, comment="status_differs: the provider claims another previous status than the version before it has. original_missing: it follows an earlier decision, and there is no version before it. NULL if the chain holds."),
+    Column("is_contested", Boolean, nullable=False, server_default=text("false"), comment="Another version of the subject has the same provider order and another content, and no decision chose between them; outside finance totals."),
+    Column("is_rejected_by_decision", Boolean, nullable=False, server_default=text("false"), comment="A person chose another version of the same provider order (ops.decision); never current."),
+    _time("recorded_at", "When it was published here (UTC, start of the transaction).", now=True),
+    Column("accounting_date", Date, nullable=False, comment="UTC date on which it was published here; a date closes at 01:00 UTC of the next day."),
+    Column("record_id", BigInteger, nullable=False, comment="The record that it comes from (raw.record): its evidence."),
+    Column("batch_id", BigInteger, nullable=False, comment="The batch that published it (ops.batch)."),
+    PrimaryKeyConstraint("source", "source_key", "version"),
+    UniqueConstraint("record_id"),
+    *_settlement_checks(),
+    _one_of("not_applied_reason", "late", "same_order"),
+    _one_of("chain_break", "status_differs", "original_missing"),
+    CheckConstraint("is_applied = (not_applied_reason IS NULL)", name="not_applied_has_reason"),
+    Index(None, "recorded_at", postgresql_using="brin"),
+    Index(None, "settled_at", postgresql_using="brin"),
+    schema="core",
+    comment="Every accepted version of every settlement, for ever. Nothing is deleted or overwritten; a correction is a new version.",
+)  # fmt: skip
+
+settlement_current = Table(
+    "settlement_current",
+    metadata,
+    Column("source", Text, nullable=False, comment="Which provider decided."),
+    Column("source_key", Text(collation="C"), nullable=False, comment="The subject decided about."),
+    Column("version", Integer, nullable=False, comment="The version that is current (core.settlement)."),
+    Column("provider_order", Text(collation="C"), nullable=False, comment="Its place in the provider's order."),
+    Column("record_id", BigInteger, nullable=False, comment="Its record; the higher one wins where the order is equal."),
+    PrimaryKeyConstraint("source", "source_key"),
+    schema="core",
+    comment="Which version of each subject is current: the one with the highest (provider_order, record_id) that no decision rejected.",
+)  # fmt: skip
+
+settlement_leg = Table(
+    "settlement_leg",
+    metadata,
+    Column("record_id", BigInteger, nullable=False, comment="The version that it belongs to (core.settlement.record_id)."),
+    *_leg_columns(),
+    PrimaryKeyConstraint("record_id", "leg_number"),
+    _words("outcome", Outcome),
+    _finite("price"),
+    schema="core",
+    comment="Selections of multi-leg bets, by version.",
+)  # fmt: skip
+
+# --- ops ----------------------------------------------------------------------------------------
+
+batch = Table(
+    "batch",
+    metadata,
+    Column("batch_id", BigInteger, Identity(), primary_key=True, comment="Ours, ascending."),
+    Column("source", Text, nullable=False, comment="Which provider's records it holds."),
+    Column("feed", Text, nullable=False, comment="Which of the provider's feeds."),
+    Column("kind", Text, nullable=False, comment="fetch: landed from the provider. fill: asked for to close a gap. replay: quarantined records tried again."),
+    Column("state", Text, nullable=False, server_default="landing", comment="landing, landed, normalized, published; or held (a gate stopped it) or discarded (a decision)."),
+    Column("run_id", Text, comment="The Airflow run that opened it; for people, nothing depends on it."),
+    _time("opened_at", "When it was opened (UTC).", now=True),
+    _time("landed_at", "When it stopped taking rows (UTC)."),
+    _time("raw_checked_at", "When it passed check_raw, or a decision released it (UTC)."),
+    _time("normalized_at", "When its rows were staged (UTC)."),
+    _time("settlements_checked_at", "When it passed check_settlements, or a decision released it (UTC)."),
+    _time("published_at", "When its rows were published to core (UTC)."),
+    _time("held_at", "When a gate held it (UTC); NULL unless it is held."),
+    Column("held_from", Text, comment="The state it was held in, to which it returns: landed or normalized."),
+    Column("held_reason", Text, comment="Which rule held it and why."),
+    Column("is_released", Boolean, nullable=False, server_default=text("false"), comment="A decision released it: batch rules no longer hold it, failing rows are quarantined."),
+    _count("pages_received", "Pages that arrived, stored or not."),
+    _count("pages_stored", "Pages stored in raw.page because they held something new."),
+    _count("pages_miscounted", "Pages whose own count (meta.count) is not the number of records in them."),
+    _count("received", "Records that arrived."),
+    _count("duplicates", "Of these, records already landed before."),
+    _count("undecodable", "Of these, messages that could not be decoded."),
+    _count("landed", "Of these, records landed in raw.record: received = landed + duplicates + undecodable."),
+    _count("normalized", "Records that normalize took up: landed without those that check_raw quarantined."),
+    _count("quarantined", "Records held back in ops.quarantine."),
+    _count("published", "Rows that became the current version."),
+    _count("not_applied", "Rows kept in core but not current: late or contested."),
+    _count("evidence_only", "Records kept as evidence that make no settlement."),
+    _count("discarded", "Records that a decision discarded with the whole batch."),
+    Column("record_id_first", BigInteger, comment="Lowest record_id of its rows; NULL if it has none."),
+    Column("record_id_last", BigInteger, comment="Highest record_id of its rows; NULL if it has none."),
+    Column("cursor_before", Text, comment="Where its first fetch started, as text; NULL: without a cursor."),
+    Column("cursor_after", Text, comment="Where the next fetch starts, as text; NULL if nothing moved."),
+    Column("unknown_fields", ARRAY(Text), nullable=False, server_default=text("'{}'"), comment="Field names seen in it that the provider's documentation does not have."),
+    Column("conflicting_keys", ARRAY(Text), nullable=False, server_default=text("'{}'"), comment="Record keys that arrived with another content than the one landed before (the first hundred)."),
+    Column("has_reached_end", Boolean, nullable=False, server_default=text("false"), comment="It read to the provider's newest record: the feed was complete at landed_at."),
+    _one_of("kind", "fetch", "fill", "replay"),
+    _one_of("state", "landing", "landed", "normalized", "published", "held", "discarded"),
+    CheckConstraint("received = landed + duplicates + undecodable", name="received_adds_up"),
+    CheckConstraint("(state = 'held') = (held_at IS NOT NULL)", name="held_has_time"),
+    CheckConstraint("state <> 'published' OR landed = published + not_applied + evidence_only + quarantined", name="published_adds_up"),
+    Index("batch_unfinished_index", "source", "batch_id", postgresql_where=text("state IN ('landing', 'landed', 'normalized', 'held')")),
+    Index(None, "source", "feed", "batch_id"),
+    schema="ops",
+    comment="A data object: records landed together, with a life of its own, whichever run or try works on it.",
+)  # fmt: skip
+
+cursor = Table(
+    "cursor",
+    metadata,
+    Column("source", Text, nullable=False, comment="Which provider."),
+    Column("feed", Text, nullable=False, comment="Which of its feeds."),
+    Column("position", JSONB, nullable=False, comment="Where the next fetch starts, in the source's own terms."),
+    Column("revision", BigInteger, nullable=False, server_default=text("0"), comment="Counts the moves; a writer moves it only from the revision it has read."),
+    _time("moved_at", "When it last moved (UTC).", now=True),
+    _time("completed_at", "When a fetch last reached the provider's newest record (UTC)."),
+    Column("stopped_by_finding_id", BigInteger, comment="The finding that waits for a decision before the feed is read on; NULL if it is read."),
+    PrimaryKeyConstraint("source", "feed"),
+    schema="ops",
+    comment="Position per source and feed, moved by compare-and-set in the transaction that commits its rows.",
+)  # fmt: skip
+
+gap = Table(
+    "gap",
+    metadata,
+    Column("gap_id", BigInteger, Identity(), primary_key=True, comment="Ours, ascending."),
+    Column("source", Text, nullable=False, comment="Which provider."),
+    Column("feed", Text, nullable=False, comment="Which of its feeds."),
+    Column("range_after", Text, comment="Records after this position may be missing; NULL: from the beginning."),
+    Column("range_before", Text, nullable=False, comment="Records before this position may be missing."),
+    Column("reason", Text, nullable=False, comment="How it came about."),
+    Column("state", Text, nullable=False, server_default="open", comment="open, filled (what was missing was fetched) or accepted (a decision)."),
+    Column("subjects", ARRAY(Text), nullable=False, server_default=text("'{}'"), comment="Matches or bets that can be asked for one by one to fill it."),
+    _time("opened_at", "When it was found (UTC).", now=True),
+    _time("tried_at", "When its subjects were last asked for (UTC); NULL: the next run asks."),
+    _time("closed_at", "When it was filled or accepted (UTC)."),
+    _one_of("state", "open", "filled", "accepted"),
+    schema="ops",
+    comment="A range of records known to be missing, or that may be.",
+)  # fmt: skip
+
+finding = Table(
+    "finding",
+    metadata,
+    Column("finding_id", BigInteger, Identity(), primary_key=True, comment="Ours, ascending; what a decision names."),
+    Column("kind", Text, nullable=False, comment="What sort of question it is; decides which decisions are open."),
+    Column("source", Text, nullable=False, comment="Which provider it concerns."),
+    Column("subject", Text, nullable=False, comment="What it concerns: a batch, a feed, a field, a settlement."),
+    Column("severity", Text, nullable=False, comment="critical: something waits or is wrong. warning: look at it. info: know it."),
+    Column("summary", Text, nullable=False, comment="What happened, in one sentence."),
+    Column("kept", Text, nullable=False, comment="What was kept and what was not touched."),
+    Column("next_step", Text, nullable=False, comment="What to do next."),
+    Column("detail", JSONB, nullable=False, server_default=text("'{}'"), comment="Counts and examples."),
+    Column("batch_id", BigInteger, comment="The batch it concerns, if one."),
+    Column("state", Text, nullable=False, server_default="open", comment="open or closed."),
+    Column("times_seen", Integer, nullable=False, server_default=text("1"), comment="How often it was met while open."),
+    _time("opened_at", "When it was first met (UTC).", now=True),
+    _time("last_seen_at", "When it was last met (UTC).", now=True),
+    _time("closed_at", "When it was closed (UTC)."),
+    Column("closed_by", Text, comment="decision: a person decided. system: its cause went away by itself."),
+    _one_of("severity", "critical", "warning", "info"),
+    _one_of("state", "open", "closed"),
+    _one_of("closed_by", "decision", "system"),
+    CheckConstraint("(state = 'closed') = (closed_at IS NOT NULL) AND (state = 'closed') = (closed_by IS NOT NULL)", name="closed_is_told"),
+    Index("finding_open_once", "kind", "source", "subject", unique=True, postgresql_where=text("state = 'open'")),
+    schema="ops",
+    comment="Something a person should know or decide; at most one open per kind, source and subject.",
+)  # fmt: skip
+
+decision = Table(
+    "decision",
+    metadata,
+    Column("decision_id", BigInteger, Identity(), primary_key=True, comment="Ours, ascending."),
+    Column("finding_id", BigInteger, ForeignKey("ops.finding.finding_id"), nullable=False, comment="The finding it answers."),
+    Column("decision", Text, nullable=False, comment="What was decided: try_again, skip_page, release_batch, …"),
+    Column("decided_by", Text, nullable=False, comment="Who decided: the user who triggered resolve_findings."),
+    Column("reason", Text, nullable=False, comment="Why, in that person's words."),
+    Column("reference", Text, comment="A ticket, mail or partner reference that supports it."),
+    Column("parameters", JSONB, nullable=False, server_default=text("'{}'"), comment="What else the form held, such as the chosen version."),
+    Column("state_before", JSONB, nullable=False, comment="What it changed, as it was."),
+    Column("state_after", JSONB, nullable=False, comment="What it changed, as it is."),
+    Column("run_id", Text, comment="The Airflow run that carried it out."),
+    _time("decided_at", "When it was carried out (UTC).", now=True),
+    schema="ops",
+    comment="Who decided what, why, with which reference, before and after; only ever inserted.",
+)  # fmt: skip
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("quarantine_id", BigInteger, Identity(), primary_key=True, comment="Ours, ascending."),
+    Column("source", Text, nullable=False, comment="Which provider's record it is."),
+    Column("stage", Text, nullable=False, comment="raw, normalize or settlement: which step held it back."),
+    Column("rule", Text, nullable=False, comment="The rule it failed."),
+    Column("reason", Text, nullable=False, comment="How it failed, with the offending value where that is safe."),
+    Column("record_id", BigInteger, nullable=False, comment="The record held back (raw.record_payload has its exact text)."),
+    Column("batch_id", BigInteger, ForeignKey("ops.batch.batch_id"), nullable=False, comment="The batch that it was held back from."),
+    Column("state", Text, nullable=False, server_default="open", comment="open, retried (its batch was normalized again), replayed (a new batch has taken it) or discarded."),
+    Column("replay_batch_id", BigInteger, ForeignKey("ops.batch.batch_id"), comment="The batch that tries it again."),
+    _time("quarantined_at", "When it was held back (UTC).", now=True),
+    _one_of("stage", "raw", "normalize", "settlement"),
+    _one_of("state", "open", "retried", "replayed", "discarded"),
+    UniqueConstraint("batch_id", "record_id"),
+    Index("quarantine_replay_index", "replay_batch_id", postgresql_where=text("replay_batch_id IS NOT NULL")),
+    schema="ops",
+    comment="Records held back, each with its reason.",
+)  # fmt: skip
+
+quality_result = Table(
+    "quality_result",
+    metadata,
+    Column("quality_result_id", BigInteger, Identity(), primary_key=True, comment="Ours, ascending."),
+    Column("batch_id", BigInteger, ForeignKey("ops.batch.batch_id"), nullable=False, comment="The batch that was checked."),
+    Column("gate", Text, nullable=False, comment="check_raw or check_settlements."),
+    Column("expectation", Text, nullable=False, comment="Name of the rule or group of rules."),
+    Column("severity", Text, nullable=False, comment="critical holds the batch, warning quarantines its rows or is only recorded."),
+    Column("is_met", Boolean, nullable=False, comment="Whether the batch met it."),
+    Column("evaluated", BigInteger, comment="Rows looked at."),
+    Column("unexpected", BigInteger, comment="Rows that failed it."),
+    Column("result", JSONB, nullable=False, server_default=text("'{}'"), comment="The result in full, as Great Expectations or the gate gave it."),
+    _time("checked_at", "When it was checked (UTC).", now=True),
+    _one_of("gate", "check_raw", "check_settlements"),
+    _one_of("severity", "critical", "warning"),
+    Index(None, "batch_id"),
+    schema="ops",
+    comment="Every gate's result, per expectation.",
+)  # fmt: skip
+
+alert = Table(
+    "alert",
+    metadata,
+    Column("alert_id", BigInteger, Identity(), primary_key=True, comment="Ours, ascending."),
+    Column("alert_key", Text, nullable=False, comment="What it is about; the same key is sent once."),
+    Column("title", Text, nullable=False, comment="One line."),
+    Column("body", Text, nullable=False, comment="What happened, what was kept, what to click."),
+    Column("severity", Text, nullable=False, comment="critical, warning or info."),
+    Column("times_raised", Integer, nullable=False, server_default=text("1"), comment="How often it was raised."),
+    _time("raised_at", "When it was first raised (UTC).", now=True),
+    _time("sent_at", "When the alerts connection took it (UTC); NULL: still to be sent."),
+    Column("last_error", Text, comment="Why the last attempt to send it failed."),
+    UniqueConstraint("alert_key"),
+    _one_of("severity", "critical", "warning", "info"),
+    Index("alert_unsent_index", "alert_id", postgresql_where=text("sent_at IS NULL")),
+    schema="ops",
+    comment="What is to be sent to the alerts connection, once per key.",
+)  # fmt: skip
+
+player_pad = Table(
+    "player_pad",
+    metadata,
+    Column("is_only", Boolean, primary_key=True, server_default=text("true"), comment="Always true: there is one row."),
+    Column("inner_pad", BYTEA, nullable=False, comment="The secret key, as HMAC's inner pad."),
+    Column("outer_pad", BYTEA, nullable=False, comment="The secret key, as HMAC's outer pad."),
+    CheckConstraint("is_only", name="one_row"),
+    schema="ops",
+    comment="The key under which finance sees player ids; nobody but the owner reads it.",
+)  # fmt: skip
