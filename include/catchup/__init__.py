@@ -1,0 +1,1 @@
+"""How each source is acquired, and the list of sources."""

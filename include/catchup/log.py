@@ -1,0 +1,359 @@
+"""Acquire an append-only log by its cursor: page after page until the provider has no more.
+
+Three things can go wrong without a word, so each is looked for:
+- **A page that hides entries.**  A full page must hold the *oldest* entries after the cursor.
+  Asking again with `limit=1` tells: if that gives the newest, whatever lies between the cursor and
+  the page may never be seen, which is a gap.
+- **Entries that become visible late**, behind a cursor that has passed them.  Every stretch of the
+  log is read a second time once `overlap_seconds` have gone by since it was first seen.  The second
+  reading walks forward with a cursor of its own, so it cannot hold up the first, nor itself.
+- **A page that does not advance.**  It stops the task; nothing is asked in a circle.
+
+The position is what `ops.cursor` stores: `since_id` is where reading goes on, `reread_since_id`
+where the second reading does, `anchors` are entries that were the newest at a time, and `started`
+tells where the very first call began.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Row
+
+from include.providers.errors import Fatal, PageUndecodable, ProviderError
+from include.providers.http import Answer, Client
+from include.providers.ticktock import Page, PageEntry
+from include.settings import Settings
+from include.warehouse.landing import ArrivedPage, Cursor, Gap, Landing
+
+_log = logging.getLogger(__name__)
+
+# One anchor a minute is as fine as the overlap needs to be.
+_ANCHOR_SPACING = timedelta(seconds=60)
+
+
+@dataclass(frozen=True)
+class Log:
+    """How one provider's log is read: its calls, and what its entries say about their order."""
+
+    fetch: Callable[[Client, str | None, int], Answer]
+    fetch_subject: Callable[[Client, str], Answer]
+    read_page: Callable[[bytes], Page]
+    most_recent: Callable[[Sequence[PageEntry]], PageEntry | None]
+    oldest: Callable[[Sequence[PageEntry]], list[PageEntry]]
+    is_behind: Callable[[str, str], bool]
+    page_limit: Callable[[Settings], int]
+    first_cursor: Callable[[Settings], str | None]
+
+
+class PageStopped(Exception):
+    """A page could not be decoded; it is stored, a finding is open, and the feed waits there."""
+
+
+@dataclass(frozen=True)
+class LogRead:
+    """What one run read: whether it met the provider's end, and which finding blocks the feed."""
+
+    has_reached_end: bool
+    stopped_by_finding_id: int | None = None
+
+
+@dataclass
+class Budget:
+    """What one pass over the log may still take in pages, bytes and seconds."""
+
+    pages: int
+    body_bytes: int
+    seconds: float
+    _started: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def share(cls, settings: Settings, share: float) -> Budget:
+        """A share of what one task may take; at least a page."""
+        return cls(
+            pages=max(1, int(settings.land_pages_limit * share)),
+            body_bytes=int(settings.land_bytes_limit * share),
+            seconds=settings.land_time_limit_seconds * share,
+        )
+
+    def spend(self, body: bytes) -> None:
+        """Take one page of it."""
+        self.pages -= 1
+        self.body_bytes -= len(body)
+
+    @property
+    def is_left(self) -> bool:
+        """Whether another page may be asked for."""
+        return (
+            self.pages > 0
+            and self.body_bytes > 0
+            and time.monotonic() - self._started < self.seconds
+        )
+
+
+def read_log(log: Log, client: Client, landing: Landing, settings: Settings) -> LogRead:
+    """Land what the log holds beyond the cursor, then what may have become visible behind it.
+
+    Raises `ProviderError` as the client does, `PageStopped` for an undecodable page, and `Fatal`
+    for a provider that walks in circles; what was committed before stays landed.
+    """
+    cursor = landing.read_cursor()
+    if cursor.stopped_by_finding_id is not None:
+        return LogRead(has_reached_end=False, stopped_by_finding_id=cursor.stopped_by_finding_id)
+    reader = _Reader(log, client, landing, settings, cursor)
+    try:
+        has_reached_end = reader.read_on(Budget.share(settings, 0.75))
+        reader.read_again(Budget.share(settings, 0.25))
+        for gap in landing.gaps_to_ask():
+            reader.ask_subjects(gap)
+    except ProviderError:
+        reader.commit()
+        raise
+    return LogRead(has_reached_end=has_reached_end)
+
+
+@dataclass(frozen=True)
+class _Fetched:
+    arrived: ArrivedPage
+    entries: tuple[PageEntry, ...]
+
+
+class _Reader:
+    """Reads pages, holds them until a commit is due, and commits them with the position."""
+
+    def __init__(
+        self, log: Log, client: Client, landing: Landing, settings: Settings, cursor: Cursor
+    ) -> None:
+        self._log = log
+        self._client = client
+        self._landing = landing
+        self._settings = settings
+        self._limit = log.page_limit(settings)
+        self._cursor = cursor
+        self._position = dict(cursor.position)
+        self._position.setdefault("since_id", log.first_cursor(settings))
+        self._position.setdefault("reread_since_id", self._position["since_id"])
+        self._position.setdefault("anchors", [])
+        self._pages: list[ArrivedPage] = []
+        self._gaps: list[Gap] = []
+        self._unproven_since: dict[str, str | None] = {}
+        self._committed_at = time.monotonic()
+
+    def read_on(self, budget: Budget) -> bool:
+        """Page forward from the cursor; True if the provider had nothing more."""
+        is_proven = False
+        passed = {self._position["since_id"]}
+        while budget.is_left:
+            since_id = self._position["since_id"]
+            fetched = self._fetch(since_id, self._limit, budget)
+            newest = self._log.most_recent(fetched.entries)
+            is_full = len(fetched.entries) >= self._limit
+            if newest is None or (not is_full and self._is_passed(newest, passed)):
+                self.commit()
+                return True
+            if self._is_passed(newest, passed):
+                raise self._circle(since_id, newest)
+            if is_full and not is_proven:
+                is_proven = self._prove_order(since_id, fetched, budget)
+            self._note_start(since_id, fetched, is_proven=is_proven)
+            passed.add(newest.entry_id)
+            self._advance(since_id, newest, fetched)
+            self._commit_if_due()
+        self.commit()
+        return False
+
+    def read_again(self, budget: Budget) -> None:
+        """Page forward once more through what was first seen at least an overlap ago."""
+        overlap = timedelta(seconds=self._settings.overlap_seconds)
+        due = [a for a in self._position["anchors"] if _at(a["seen_at"]) <= _now() - overlap]
+        if not due:
+            return
+        target = due[-1]["entry_id"]
+        passed = {self._position["reread_since_id"]}
+        while budget.is_left and self._position["reread_since_id"] != target:
+            fetched = self._fetch(self._position["reread_since_id"], self._limit, budget)
+            newest = self._log.most_recent(fetched.entries)
+            is_there = newest is None or any(e.entry_id == target for e in fetched.entries)
+            reached = target if newest is None or is_there else newest.entry_id
+            if reached in passed and reached != target:
+                raise self._circle(self._position["reread_since_id"], newest)
+            passed.add(reached)
+            self._position["reread_since_id"] = reached
+            self._commit_if_due()
+        if self._position["reread_since_id"] == target:
+            self._position["anchors"] = self._position["anchors"][len(due) :]
+        self.commit()
+
+    def ask_subjects(self, gap: Row[Any]) -> None:
+        """Ask for a gap's subjects one by one and land what they hold; what fails is passed over.
+
+        Whether that filled the gap is for a person to say: its finding stays open.
+        """
+        pages = []
+        for subject in gap.subjects:
+            try:
+                answer = self._log.fetch_subject(self._client, subject)
+                pages.append(_arrived(answer, self._log.read_page(answer.body)))
+            except (Fatal, PageUndecodable) as error:
+                _log.warning("Gap %s: %s could not be asked for: %s", gap.gap_id, subject, error)
+        fresh = self._landing.land_subjects(gap.gap_id, pages)
+        _log.info(
+            "Gap %s: asked for %d subjects, %d new entries.", gap.gap_id, len(gap.subjects), fresh
+        )
+
+    def _fetch(self, since_id: str | None, limit: int, budget: Budget) -> _Fetched:
+        answer = self._log.fetch(self._client, since_id, limit)
+        budget.spend(answer.body)
+        fetched = self._decode(answer)
+        self._pages.append(fetched.arrived)
+        return fetched
+
+    def _decode(self, answer: Answer) -> _Fetched:
+        try:
+            page = self._log.read_page(answer.body)
+            if page.entries and self._log.most_recent(page.entries) is None:
+                raise PageUndecodable("no entry of the page has an id to go on from")
+        except PageUndecodable as error:
+            self.commit()
+            finding_id = self._landing.stop(_arrived(answer, None), error.reason, self._cursor)
+            raise PageStopped(
+                f"A page cannot be decoded: {error.reason}. Its bytes are kept, everything before "
+                f"it is landed, and the feed waits. Decide on finding {finding_id} with the DAG "
+                "resolve_findings."
+            ) from error
+        return _Fetched(_arrived(answer, page), page.entries)
+
+    def _advance(self, since_id: str | None, newest: PageEntry, fetched: _Fetched) -> None:
+        self._position["since_id"] = newest.entry_id
+        # What was written long before it was read is not going to grow neighbours any more.
+        settled_before = fetched.arrived.received_at - timedelta(
+            seconds=2 * self._settings.overlap_seconds
+        )
+        is_old = all(e.created_at and e.created_at < settled_before for e in fetched.entries)
+        if is_old and self._position["reread_since_id"] == since_id:
+            self._position["reread_since_id"] = newest.entry_id
+
+    def _note_start(self, since_id: str | None, fetched: _Fetched, *, is_proven: bool) -> None:
+        """Note, once, where the very first call began."""
+        if "started" in self._position:
+            return
+        if self._gaps:
+            began = "newest"
+        elif since_id is not None:
+            began = "first cursor"
+        else:
+            began = "oldest" if is_proven else "short page"
+        self._position["started"] = {
+            "at": _now().isoformat(),
+            "from": began,
+            "first_entry_id": self._log.oldest(fetched.entries)[0].entry_id,
+        }
+
+    def _prove_order(self, since_id: str | None, fetched: _Fetched, budget: Budget) -> bool:
+        """Whether full pages are proven to hold the oldest entries after the cursor.
+
+        If this one holds the newest instead, a gap is noted, and every further full page is asked
+        about.  A page whose entries are all of one time proves nothing; the next one may.
+        """
+        oldest = self._log.oldest(fetched.entries)
+        self._unproven_since.setdefault("since_id", since_id)
+        if len(oldest) == len(fetched.entries) > 1:
+            return False
+        # A page of one entry is compared with one of two.
+        probe = self._fetch(since_id, 1 if self._limit > 1 else 2, budget).entries
+        first = self._log.oldest([*probe, *oldest])[0] if probe else None
+        if first is not None and any(first.entry_id == entry.entry_id for entry in probe):
+            self._unproven_since.clear()
+            return True
+        unproven_since = self._unproven_since.pop("since_id")
+        self._gaps.append(
+            Gap(
+                range_after=unproven_since,
+                range_before=str(oldest[0].entry_id),
+                reason="a full page came with the newest entries, not with those next after the "
+                "cursor. Its matches are asked for one by one; `try_again` with `continue_from` "
+                "reads on from an entry id you know.",
+                subjects=_subjects(fetched.entries),
+            )
+        )
+        return False
+
+    def _is_passed(self, newest: PageEntry, passed: set[str | None]) -> bool:
+        since_id = self._position["since_id"]
+        return newest.entry_id in passed or (
+            since_id is not None and self._log.is_behind(str(newest.entry_id), since_id)
+        )
+
+    def _commit_if_due(self) -> None:
+        held = sum(len(page.records) for page in self._pages)
+        waited = time.monotonic() - self._committed_at
+        if held >= self._settings.land_commit_records or (
+            waited >= self._settings.land_commit_seconds
+        ):
+            self.commit()
+
+    def commit(self) -> None:
+        """Land what is held, with the position that it leads to."""
+        self._drop_anchor()
+        if self._pages or self._gaps:
+            self._cursor = self._landing.commit(
+                self._pages, self._cursor, dict(self._position), self._gaps
+            )
+        self._pages, self._gaps = [], []
+        self._committed_at = time.monotonic()
+
+    def _drop_anchor(self) -> None:
+        anchors = self._position["anchors"]
+        since_id = self._position["since_id"]
+        if since_id is None or since_id == self._position["reread_since_id"]:
+            return
+        if anchors and (
+            anchors[-1]["entry_id"] == since_id
+            or _now() - _at(anchors[-1]["seen_at"]) < _ANCHOR_SPACING
+        ):
+            return
+        self._position["anchors"] = [
+            *anchors,
+            {"entry_id": since_id, "seen_at": _now().isoformat()},
+        ]
+
+    def _circle(self, since_id: str | None, newest: PageEntry | None) -> Fatal:
+        self.commit()
+        return Fatal(
+            self._client.provider,
+            f"The page after entry {since_id} leads back to entry "
+            f"{newest.entry_id if newest else None}, which was passed before. What was landed is "
+            "kept, and the cursor stays.",
+            "Ask the provider why its log does not advance, then clear this task.",
+        )
+
+
+def _arrived(answer: Answer, page: Page | None) -> ArrivedPage:
+    return ArrivedPage(
+        request=f"GET {answer.url_path}",
+        requested_at=answer.requested_at,
+        received_at=answer.received_at,
+        body=answer.body,
+        http_status=answer.status,
+        content_type=answer.content_type,
+        records=[(e.record, e.content_sha256) for e in page.entries] if page else [],
+        provider_count=page.provider_count if page else None,
+        unknown_fields=page.unknown_fields if page else frozenset(),
+    )
+
+
+def _subjects(entries: Sequence[PageEntry]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(e.match_id for e in entries if e.match_id is not None))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _at(moment: str) -> datetime:
+    return datetime.fromisoformat(moment)

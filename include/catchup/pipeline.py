@@ -1,0 +1,189 @@
+"""The first and the third step of every source: land what arrived, and normalize what landed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, delete, func
+
+from include.catchup.log import PageStopped, read_log
+from include.catchup.sources import Source
+from include.model import RecordContext, Settlement
+from include.providers.errors import ProviderError, RecordRejected
+from include.providers.http import Client
+from include.settings import Settings
+from include.warehouse import batches
+from include.warehouse.database import copy_rows, transaction
+from include.warehouse.landing import CursorMoved, Landing
+from include.warehouse.quarantine import (
+    HeldBack,
+    open_count,
+    quarantine_records,
+    report_quarantined,
+    retry_quarantined,
+)
+from include.warehouse.records import StoredRecord, read_records
+from include.warehouse.tables import (
+    LEG_COLUMNS,
+    SETTLEMENT_COLUMNS,
+    staging_settlement,
+    staging_settlement_leg,
+)
+
+
+@dataclass(frozen=True)
+class Landed:
+    """What one `land` did, in counts; `note` says why it ended where it did."""
+
+    batch_id: int
+    pages_received: int
+    received: int
+    duplicates: int
+    landed: int
+    has_reached_end: bool
+    note: str
+
+
+@dataclass(frozen=True)
+class Normalized:
+    """What one `normalize` did, in counts."""
+
+    batches: int
+    normalized: int
+    quarantined: int
+
+
+def land(
+    engine: Engine, source: Source, client: Client, settings: Settings, run_id: str | None
+) -> Landed:
+    """Land what the provider has beyond the cursor, in a new batch, within the settings' bounds.
+
+    Raises what the acquisition raises; what was committed before is landed and goes on with the
+    next run that succeeds.
+    """
+    landing = Landing(engine, source.name, source.feed, source.dedupe, run_id)
+    try:
+        read = read_log(source.acquire, client, landing, settings)
+    except CursorMoved as moved:
+        return _landed(landing.close(has_reached_end=False), str(moved))
+    except (ProviderError, PageStopped):
+        landing.close(has_reached_end=False)
+        raise
+    if read.stopped_by_finding_id is not None:
+        note = (
+            f"Nothing was asked for: the feed waits for a decision on finding "
+            f"{read.stopped_by_finding_id}. Use the DAG resolve_findings."
+        )
+    elif read.has_reached_end:
+        note = "The provider has nothing more."
+    else:
+        note = "The bounds of one task were reached; the next run goes on."
+    return _landed(landing.close(has_reached_end=read.has_reached_end), note)
+
+
+def normalize(engine: Engine, source: Source, settings: Settings) -> Normalized:
+    """Turn the records of every checked batch of the source into staged settlements.
+
+    A record that cannot be one is quarantined with its reason; the others go on.  A batch's staged
+    rows are replaced in one transaction, so repeating it changes nothing.
+    """
+    done = [
+        counts
+        for batch_id in batches.waiting(engine, source.name, batches.AWAITS_NORMALIZE)
+        if (counts := _normalize_batch(engine, source, settings, batch_id)) is not None
+    ]
+    return Normalized(
+        batches=len(done),
+        normalized=sum(normalized for normalized, _ in done),
+        quarantined=sum(quarantined for _, quarantined in done),
+    )
+
+
+def _normalize_batch(
+    engine: Engine, source: Source, settings: Settings, batch_id: int
+) -> tuple[int, int] | None:
+    with transaction(engine, "loader") as connection:
+        batch = batches.claim(connection, batch_id, batches.AWAITS_NORMALIZE)
+        if batch is None:
+            return None
+        _empty_staging(connection, batch_id)
+        retry_quarantined(connection, batch_id)
+        normalized = 0
+        for records in read_records(connection, batch, settings.normalize_chunk_records):
+            normalized += len(records)
+            _stage_chunk(connection, source, batch, records)
+        quarantined = open_count(connection, batch_id)
+        report_quarantined(connection, source.name, batch_id)
+        batches.move(
+            connection,
+            batch_id,
+            state="normalized",
+            normalized_at=func.now(),
+            normalized=normalized,
+            quarantined=quarantined,
+            settlements_checked_at=None,
+        )
+    return normalized, quarantined
+
+
+def _stage_chunk(
+    connection: Connection, source: Source, batch: Row[Any], records: list[StoredRecord]
+) -> None:
+    staged: list[tuple[int, Settlement]] = []
+    held_back: list[HeldBack] = []
+    for record in records:
+        context = RecordContext(received_at=record.received_at)
+        try:
+            staged.append((record.record_id, source.normalize(record.payload, context)))
+        except RecordRejected as rejected:
+            held_back.append(HeldBack(record.record_id, rejected.rule, rejected.reason))
+    copy_rows(
+        connection,
+        staging_settlement,
+        ("batch_id", "record_id", *SETTLEMENT_COLUMNS),
+        _settlement_rows(source.name, batch.batch_id, staged),
+    )
+    copy_rows(
+        connection,
+        staging_settlement_leg,
+        ("batch_id", "record_id", *LEG_COLUMNS),
+        _leg_rows(batch.batch_id, staged),
+    )
+    quarantine_records(connection, source.name, batch.batch_id, "normalize", held_back)
+
+
+def _settlement_rows(
+    source: str, batch_id: int, staged: list[tuple[int, Settlement]]
+) -> Iterator[tuple[Any, ...]]:
+    for record_id, s in staged:
+        yield (
+            batch_id,
+            record_id,
+            source,
+            *(getattr(s, name) for name in SETTLEMENT_COLUMNS[1:]),
+        )
+
+
+def _leg_rows(batch_id: int, staged: list[tuple[int, Settlement]]) -> Iterator[tuple[Any, ...]]:
+    for record_id, settlement in staged:
+        for leg in settlement.legs:
+            yield (batch_id, record_id, *(getattr(leg, name) for name in LEG_COLUMNS))
+
+
+def _empty_staging(connection: Connection, batch_id: int) -> None:
+    for table in (staging_settlement_leg, staging_settlement):
+        connection.execute(delete(table).where(table.c.batch_id == batch_id))
+
+
+def _landed(batch: Row[Any], note: str) -> Landed:
+    return Landed(
+        batch_id=batch.batch_id,
+        pages_received=batch.pages_received,
+        received=batch.received,
+        duplicates=batch.duplicates,
+        landed=batch.landed,
+        has_reached_end=batch.has_reached_end,
+        note=note,
+    )
