@@ -34,7 +34,7 @@ WAIT_AND_SEE = (
 
 _EXCERPT_BYTES = 2048
 _EXCERPT_CHARACTERS = 200
-_BACKOFF = tenacity.wait_exponential_jitter(initial=0.5, max=10.0, jitter=0.5)
+_BACKOFF = tenacity.wait_exponential_jitter(multiplier=0.5, max=10.0, jitter=0.5)
 # 4xx of which the sender says that the same request may succeed later.
 _RETRIABLE_STATUSES = frozenset({408, 425, 429})
 # What such an answer quotes may be the key itself.
@@ -65,7 +65,7 @@ class Client:
     `provider` is the source's name, which is also that of its Airflow connection.
     `secret_headers` are sent with every request and shown nowhere.  `meanings` says what a status
     means at this provider, where that is more than HTTP says.  One `get` lasts at most
-    `read_attempts` times (`call_deadline_seconds` + the longer of 10.5 s and
+    `read_attempts` times (`call_deadline_seconds` + the longer of 10 s and
     `retry_after_limit_seconds`).  Raises `Fatal` for an address or a header that cannot be sent.
     """
 

@@ -158,11 +158,12 @@ def read_page(body: bytes) -> Page:
         texts = _texts(body)
     except _UNREADABLE:
         return _read_deviating_page(body)
-    if b"\\" in body and b"\\u0000" in body:
+    starts = _starts(body, texts)
+    if starts is None or (b"\\" in body and b"\\u0000" in body):
         return _read_deviating_page(body)
     _check_entry_count(len(texts))
     return Page(
-        entries=tuple(map(_documented_entry, envelope.data, _starts(body, texts), texts)),
+        entries=tuple(map(_documented_entry, envelope.data, starts, texts)),
         provider_count=envelope.meta.count,
         unknown_fields=frozenset(),
     )
@@ -289,18 +290,20 @@ def _texts(body: bytes) -> list[bytes]:
     return [bytes(text) for text in _TEXTS.decode(body).data]
 
 
-def _starts(body: bytes, texts: list[bytes]) -> list[int]:
-    """Where each of the consecutive list elements `texts` begins in the body."""
-    if not texts:
-        return []
-    # Only the first is searched for; were its text there twice, both places hold the same.
-    start = body.index(texts[0])
-    starts = [start]
-    for text in texts[:-1]:
-        found = _AFTER_SEPARATOR.search(body, start + len(text))
-        assert found is not None, "another element follows"
-        start = found.start()
-        starts.append(start)
+def _starts(body: bytes, texts: list[bytes]) -> list[int] | None:
+    """Where each of the consecutive list elements `texts` begins in the body.
+
+    Only the first is searched for.  None if it was found in another place, such as a list that a
+    later one of the same name replaces, which the elements after it give away.
+    """
+    starts: list[int] = []
+    end = body.index(texts[0]) if texts else 0
+    for text in texts:
+        found = _AFTER_SEPARATOR.search(body, end)
+        if found is None or not body.startswith(text, found.start()):
+            return None
+        starts.append(found.start())
+        end = found.start() + len(text)
     return starts
 
 
@@ -338,9 +341,12 @@ def _values_and_spans(body: bytes) -> tuple[dict[str, Any], list[tuple[int, int]
         texts = _texts(body)
     except _UNREADABLE:
         return _tolerant_values_and_spans(body)
-    _check_entry_count(len(texts))
     starts = _starts(body, texts)
-    return envelope, [(start, start + len(text)) for start, text in zip(starts, texts, strict=True)]
+    if starts is None:
+        return _tolerant_values_and_spans(body)
+    _check_entry_count(len(texts))
+    ends = (start + len(text) for start, text in zip(starts, texts, strict=True))
+    return envelope, list(zip(starts, ends, strict=True))
 
 
 def _deviating_entry(value: object, start: int, content: bytes) -> PageEntry:

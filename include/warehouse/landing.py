@@ -97,9 +97,6 @@ class Landing:
         self._conflicts: dict[str, None] = {}
         with transaction(engine, "loader") as connection:
             _close_left_open(connection, source, feed)
-            # Pages of a run that passes the end of the month go into the next one.
-            for moment in ("now()", "now() + interval '1 day'"):
-                connection.execute(text(f"SELECT raw.ensure_page_month({moment})"))
             self.batch_id = open_batch(connection, source, feed, "fetch", run_id)
 
     def read_cursor(self) -> Cursor:
@@ -336,6 +333,9 @@ class Landing:
         page: ArrivedPage,
         undecodable_reason: str | None = None,
     ) -> None:
+        connection.execute(
+            text("SELECT raw.ensure_page_month(:received_at)"), {"received_at": page.received_at}
+        )
         connection.execute(
             insert(page_table).values(
                 page_id=page_id,

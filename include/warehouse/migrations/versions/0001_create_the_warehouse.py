@@ -26,15 +26,17 @@ DECLARE
     month_name text := 'page_y' || to_char(first_day, 'YYYY"m"MM');
 BEGIN
     IF to_regclass('raw.' || month_name) IS NULL THEN
-        PERFORM pg_advisory_xact_lock(hashtextextended('raw.ensure_page_month', 0));
-        IF to_regclass('raw.' || month_name) IS NULL THEN
+        BEGIN
             EXECUTE format(
                 'CREATE TABLE raw.%I PARTITION OF raw.page FOR VALUES FROM (%L) TO (%L)',
                 month_name,
                 first_day::timestamp AT TIME ZONE 'UTC',
                 (first_day + interval '1 month') AT TIME ZONE 'UTC'
             );
-        END IF;
+        EXCEPTION WHEN duplicate_table THEN
+            -- Another transaction has made it since we looked.
+            NULL;
+        END;
     END IF;
     RETURN month_name;
 END

@@ -1,0 +1,9 @@
+"""Where the sandbox's systems answer, and the keys they accept: what its users need to know."""
+
+from __future__ import annotations
+
+TICKTOCK_PATH = "/cs2/v1"
+TICKTOCK_KEY = "sandbox-ticktock-key"
+TICKTOCK_KEY_WITHOUT_SCOPE = "sandbox-ticktock-key-without-scope"
+ALERTS_PATH = "/alerts"
+CONTROL_PATH = "/sandbox"

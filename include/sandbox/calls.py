@@ -1,0 +1,142 @@
+"""Every call of every system passes here: it is recorded, and answered soundly or by a fault."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from fastapi import Request, Response
+from fastapi.exception_handlers import (
+    http_exception_handler,
+    request_validation_exception_handler,
+)
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+
+from include.sandbox.faults import Exchange, FaultQueue, PageShape
+from include.sandbox.wire import WireResponse
+
+RECENT_CALLS = 200
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One call as it was seen and answered; headers, and with them keys, are not kept.
+
+    `status` is None where the connection was broken; `fault` names the fault, if there was one.
+    """
+
+    number: int
+    at: datetime
+    provider: str
+    call: str
+    path: str
+    query: dict[str, str]
+    status: int | None
+    fault: str | None
+
+
+class Observer:
+    """Stands before every provider's calls: counts them and lets ordered faults take their turn."""
+
+    def __init__(self, faults: FaultQueue) -> None:
+        self._faults = faults
+        self._calls_of: dict[str, set[str]] = {}
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets every call seen."""
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._recent: deque[Call] = deque(maxlen=RECENT_CALLS)
+        self._last_answers: dict[tuple[str, str], Response] = {}
+
+    def check_call(self, provider: str, call: str | None) -> None:
+        """ValueError unless this provider has this call (None: any)."""
+        known = self._calls_of.get(provider)
+        if known is None:
+            raise ValueError(f"no provider {provider!r}; there are: {sorted(self._calls_of)}")
+        if call is not None and call not in known:
+            raise ValueError(f"{provider} has no call {call!r}; there are: {sorted(known)}")
+
+    def report(self) -> dict[str, Any]:
+        """All calls counted by call and status ("broken" without one), and the most recent ones."""
+        counts: dict[str, dict[str, int]] = {}
+        for (call, status), count in sorted(self._counts.items()):
+            counts.setdefault(call, {})[status] = count
+        return {
+            "total": self._counts.total(),
+            "counts": counts,
+            "recent": msgspec.to_builtins(list(self._recent)),
+        }
+
+    def route_class(self, provider: str, page_shape: PageShape | None = None) -> type[APIRoute]:
+        """The class of routes whose calls are this provider's, each called by its route's name."""
+        observer = self
+
+        class ObservedRoute(APIRoute):
+            def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+                return observer._observed(
+                    super().get_route_handler(), provider, self.name, page_shape
+                )
+
+        return ObservedRoute
+
+    def _observed(
+        self,
+        handler: Callable[[Request], Coroutine[Any, Any, Response]],
+        provider: str,
+        call: str,
+        page_shape: PageShape | None,
+    ) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        self._calls_of.setdefault(provider, set()).add(call)
+
+        async def handle(request: Request) -> Response:
+            answers: list[Response] = []
+
+            async def answer() -> Response:
+                if not answers:
+                    answers.append(await _answer_of(handler, request))
+                return answers[0]
+
+            previous = self._last_answers.get((provider, call))
+            exchange = Exchange(answer, previous, page_shape)
+            fault, response = await self._faults.spoil(provider, call, exchange)
+            if answers:
+                self._last_answers[provider, call] = answers[0]
+            self._record(provider, call, request, response, fault)
+            return response
+
+        return handle
+
+    def _record(
+        self, provider: str, call: str, request: Request, response: Response, fault: str | None
+    ) -> None:
+        status = None if isinstance(response, WireResponse) else response.status_code
+        self._counts[f"{provider}.{call}", str(status or "broken")] += 1
+        self._recent.append(
+            Call(
+                number=self._counts.total(),
+                at=datetime.now(UTC),
+                provider=provider,
+                call=call,
+                path=request.url.path,
+                query=dict(request.query_params),
+                status=status,
+                fault=fault,
+            )
+        )
+
+
+async def _answer_of(
+    handler: Callable[[Request], Coroutine[Any, Any, Response]], request: Request
+) -> Response:
+    """What the call answers, refusals included, as FastAPI words them."""
+    try:
+        return await handler(request)
+    except HTTPException as error:
+        return await http_exception_handler(request, error)
+    except RequestValidationError as error:
+        return await request_validation_exception_handler(request, error)

@@ -1,0 +1,111 @@
+"""A client of the sandbox's control plane, for tests and the demo."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from include.sandbox.addresses import ALERTS_PATH, CONTROL_PATH, TICKTOCK_PATH
+
+# A ledger of ten million entries is computed while the client waits.
+_DEADLINE_SECONDS = 600.0
+
+
+class Sandbox:
+    """One running sandbox, by the base URL it wrote into its ready file.
+
+    A request that the sandbox refuses raises ValueError with the sandbox's own reason.
+    """
+
+    def __init__(self, base_url: str) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._http = httpx.Client(
+            base_url=self.base_url, timeout=_DEADLINE_SECONDS, trust_env=False
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def ticktock_url(self) -> str:
+        """The base URL of the Airflow connection `ticktock`."""
+        return self.base_url + TICKTOCK_PATH
+
+    @property
+    def alerts_url(self) -> str:
+        """The URL of the Airflow connection `alerts`."""
+        return self.base_url + ALERTS_PATH
+
+    def close(self) -> None:
+        """Closes this client's connections; the sandbox goes on."""
+        self._http.close()
+
+    def reset(self) -> None:
+        """Back to the start: settings, faults, calls, alerts, rate limits."""
+        self._ask("POST", "reset", json={})
+
+    def configure(self, provider: str, **changes: Any) -> dict[str, Any]:
+        """Changes a provider's settings; gives all those in force."""
+        return dict(self._ask("POST", f"{provider}/configure", json=changes))
+
+    def advance(self, provider: str, entries: int) -> dict[str, Any]:
+        """The provider's log goes on by so many entries; gives the settings in force."""
+        return dict(self._ask("POST", f"{provider}/advance", json={"entries": entries}))
+
+    def release(self, provider: str, *entries: int) -> dict[str, Any]:
+        """Makes late entries (indexes) visible now; gives the settings in force."""
+        return dict(self._ask("POST", f"{provider}/release", json={"entries": entries}))
+
+    def fault(
+        self,
+        provider: str,
+        kind: str,
+        *,
+        call: str | None = None,
+        times: int | None = 1,
+        after_calls: int = 0,
+        **parameters: Any,
+    ) -> None:
+        """Orders a fault for the next `times` calls (None: until reset) after `after_calls`."""
+        order = {
+            "provider": provider,
+            "call": call,
+            "kind": kind,
+            "parameters": parameters,
+            "times": times,
+            "after_calls": after_calls,
+        }
+        self._ask("POST", "faults", json=order)
+
+    def faults(self) -> list[dict[str, Any]]:
+        """The orders for faults that are not yet used up."""
+        return list(self._ask("GET", "faults"))
+
+    def calls(self) -> dict[str, Any]:
+        """`total`, `counts` by "provider.call" and status, and the `recent` calls."""
+        return dict(self._ask("GET", "calls"))
+
+    def ledger(self, provider: str, up_to_id: str | None = None) -> dict[str, Any]:
+        """The truth about what is visible now, up to an entry if its id is given."""
+        query = {} if up_to_id is None else {"up_to_id": up_to_id}
+        return dict(self._ask("GET", f"ledger/{provider}", params=query))
+
+    def alerts(self) -> dict[str, Any]:
+        """`received`, counts `by_key`, and the last `alerts`, oldest first."""
+        return dict(self._ask("GET", "alerts"))
+
+    def _ask(self, method: str, path: str, **content: Any) -> Any:
+        answer = self._http.request(method, f"{CONTROL_PATH}/{path}", **content)
+        if answer.is_error:
+            raise ValueError(f"the sandbox refused {path} ({answer.status_code}): {answer.text}")
+        return answer.json()

@@ -1,0 +1,79 @@
+"""Below HTTP: answers that write to the connection themselves, as a broken server does."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import Response
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+_WIRE = "sandbox.wire"
+# SO_LINGER on, zero seconds: closing sends RST instead of FIN.
+_CLOSE_BY_RESET = struct.pack("ii", 1, 0)
+
+
+class Wire:
+    """One client connection, as bytes."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+
+    async def write(self, data: bytes) -> None:
+        """Writes and waits until the operating system has taken every byte."""
+        self._transport.write(data)
+        # The transport tells nobody but its protocol when its buffer is empty.
+        while self._transport.get_write_buffer_size() and not self._transport.is_closing():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+    def close(self) -> None:
+        """Ends the connection in order (FIN), whatever was promised before."""
+        self._transport.close()
+
+    def reset(self) -> None:
+        """Ends the connection by RST: the client sees "connection reset by peer"."""
+        connection = self._transport.get_extra_info("socket")
+        if connection is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _CLOSE_BY_RESET)
+        self._transport.abort()
+
+
+class WireProtocol(H11Protocol):
+    """Uvicorn's HTTP protocol, whose requests know the connection they came by."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Gives every request of this connection its wire."""
+        super().connection_made(transport)
+        app = self.app
+
+        async def app_with_wire(scope: Scope, receive: Receive, send: Send) -> None:
+            scope[_WIRE] = Wire(transport)
+            await app(scope, receive, send)
+
+        self.app: Any = app_with_wire
+
+
+class WireResponse(Response):
+    """An answer given by a script over the wire; the connection ends with it."""
+
+    def __init__(self, script: Callable[[Wire], Awaitable[None]]) -> None:
+        super().__init__()
+        self._script = script
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Runs the script, then waits for the end so that uvicorn adds no answer of its own."""
+        wire: Wire = scope[_WIRE]
+        await self._script(wire)
+        wire.close()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+
+def head_of(answer: Response) -> bytes:
+    """The status line and headers under which this answer would go out over HTTP/1.1."""
+    headers = b"".join(b"%s: %s\r\n" % header for header in answer.raw_headers)
+    return b"HTTP/1.1 %d Sandbox\r\n%s\r\n" % (answer.status_code, headers)

@@ -1,0 +1,274 @@
+"""Reading a log to its end: nothing lost, nothing twice, no circle, whatever the provider does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import time_machine
+from sqlalchemy import text
+
+from include.catchup.log import PageStopped
+from include.catchup.pipeline import Landed, land
+from include.catchup.sources import SOURCES
+from include.providers.errors import Fatal, Retriable
+from include.sandbox.client import Sandbox
+from include.settings import Settings
+from tests.checker import violations
+from tests.feeding import open_findings
+from tests.sandboxes import provider_keys, ticktock_client
+from tests.warehouses import Warehouse
+
+SOURCE = SOURCES["ticktock"]
+QUICK = Settings(read_attempts=1, ticktock_page_limit=50, overlap_seconds=600)
+
+
+@pytest.fixture
+def connection(warehouse: Warehouse) -> Iterator[Any]:
+    with warehouse.owner_engine.connect() as connection:
+        yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def run_land(warehouse: Warehouse, sandbox: Sandbox, settings: Settings = QUICK) -> Landed:
+    with ticktock_client(sandbox, settings) as client:
+        return land(warehouse.engine, SOURCE, client, settings, "test")
+
+
+def position(connection: Any) -> dict[str, Any]:
+    return dict(connection.execute(text("SELECT position FROM ops.cursor")).scalar_one())
+
+
+@pytest.mark.parametrize("id_kind", ["integer", "uuid"])
+@pytest.mark.parametrize("page_order", ["oldest_first", "oldest_shown_newest_first"])
+def test_everything_is_landed_once(
+    warehouse: Warehouse, sandbox: Sandbox, connection: Any, id_kind: str, page_order: str
+) -> None:
+    sandbox.configure("ticktock", id_kind=id_kind, page_order=page_order, visible_entries=730)
+    first = run_land(warehouse, sandbox)
+    assert (first.landed, first.has_reached_end) == (730, True)
+
+    again = run_land(warehouse, sandbox)
+    assert (again.received, again.landed) == (0, 0)
+    sandbox.advance("ticktock", 45)
+    assert run_land(warehouse, sandbox).landed == 45
+
+    assert violations(connection, SOURCE, provider_keys(sandbox)) == []
+    assert position(connection)["started"]["from"] == "oldest"
+    assert open_findings(connection) == []
+
+
+def test_a_quiet_run_leaves_its_batch_and_stores_no_page(
+    warehouse: Warehouse, sandbox: Sandbox, connection: Any
+) -> None:
+    sandbox.configure("ticktock", visible_entries=0)
+    run_land(warehouse, sandbox)
+    batch = connection.execute(text("SELECT * FROM ops.batch")).one()
+    assert (batch.state, batch.pages_received, batch.pages_stored) == ("published", 1, 0)
+    assert batch.has_reached_end
+    completed_at = connection.execute(text("SELECT completed_at FROM ops.cursor")).scalar_one()
+    assert completed_at is not None
+
+
+def test_what_exceeds_the_bounds_is_the_next_runs(
+    warehouse: Warehouse, sandbox: Sandbox, connection: Any
+) -> None:
+    sandbox.configure("ticktock", visible_entries=700)
+    bounded = QUICK.model_copy(update={"land_pages_limit": 5, "land_commit_records": 60})
+    runs = [run_land(warehouse, sandbox, bounded)]
+    while not runs[-1].has_reached_end:
+        assert runs[-1].landed > 0
+        runs.append(run_land(warehouse, sandbox, bounded))
+    assert len(runs) > 3
+    assert sum(run.landed for run in runs) == 700
+    assert violations(connection, SOURCE, provider_keys(sandbox)) == []
+
+
+@pytest.mark.parametrize("limit", [1, 2, 200])
+def test_any_page_limit_reads_the_whole_log(
+    warehouse: Warehouse, sandbox: Sandbox, connection: Any, limit: int
+) -> None:
+    sandbox.configure("ticktock", visible_entries=23, requests_a_minute=10_000)
+    settings = QUICK.model_copy(update={"ticktock_page_limit": limit})
+    assert run_land(warehouse, sandbox, settings).landed == 23
+    assert open_findings(connection) == []
+
+
+def test_pages_that_hide_entries_become_a_gap_and_a_finding(
+    warehouse: Warehouse, sandbox: Sandbox, connection: Any
+) -> None:
+    sandbox.configure("ticktock", visible_entries=30)
+    run_land(warehouse, sandbox)
+    sandbox.configure("ticktock", page_order="newest_first", visible_entries=30 + 120)
+    run_land(warehouse, sandbox)
+
+    [finding] = open_findings(connection, "gap")
+    keys = provider_keys(sandbox, page_order="oldest_first")
+    gap = connection.execute(text("SELECT * FROM ops.gap")).one()
+    assert (gap.range_after, gap.state) == (keys[29], "open")
+    assert gap.range_before == keys[100]
+    assert finding.detail["gap_id"] == gap.gap_id
+    assert gap.tried_at is not None
+    landed = set(connection.scalars(text("SELECT record_key FROM raw.record")))
+    assert set(keys[100:]) <= landed
+    # The matches of the page were asked for one by one, which gives more than the page had.
+    assert len(landed) > 30 + 50
+    assert violations(connection, SOURCE) == []
+
+
+def test_a_first_call_that_begins_at_the_newest_is_recorded_as_a_gap(
+    warehouse: Warehouse, sandbox: Sandbox, connection: Any
+) -> None:
+    sandbox.configure("ticktock", first_call="newest", visible_entries=300)
+    run_land(warehouse, sandbox)
+    assert position(connection)["started"]["from"] == "newest"
+    gap = connection.execute(text("SELECT * FROM ops.gap")).one()
+    assert gap.range_after is None
+    assert len(open_findings(connection, "gap")) == 1
+
+    sandbox.advance("ticktock", 130)
+    assert run_land(warehouse, sandbox).landed >= 130
+    assert len(open_findings(connection, "gap")) == 1
+
+
+def test_a_first_cursor_from_the_settings_is_where_reading_begins(
+    warehouse: Warehouse, sandbox: Sandbox, connection: Any
+) -> None:
+    sandbox.configure("ticktock", visible_entries=300)
+    keys = provider_keys(sandbox)
+    settings = QUICK.model_copy(update={"ticktock_first_cursor": keys[99]})
+    assert run_land(warehouse, sandbox, settings).landed == 200
+    assert position(connection)["started"]["from"] == "first cursor"
+
+
+def test_entries_that_become_visible_late_are_read_after_the_overlap(
+    warehouse: Warehouse, sandbox: Sandbox, connection: Any
+) -> None:
+    started_at = datetime(2026, 5, 10, 18, 40, tzinfo=UTC)
+    late = [{"entry": number, "visible_after": None} for number in (10, 11, 99, 150)]
+    sandbox.configure("ticktock", visible_entries=200, late=late)
+    with time_machine.travel(started_at, tick=True):
+        assert run_land(warehouse, sandbox).landed == 196
+    sandbox.release("ticktock", 10, 11, 99, 150)
+    sandbox.advance("ticktock", 20)
+    with time_machine.travel(started_at + timedelta(seconds=300), tick=True):
+        assert run_land(warehouse, sandbox).landed == 20
+    with time_machine.travel(started_at + timedelta(seconds=700), tick=True):
+        assert run_land(warehouse, sandbox).landed == 4
+    assert violations(connection, SOURCE, provider_keys(sandbox)) == []
+
+
+def test_an_overlap_longer_than_a_run_still_advances(
+    warehouse: Warehouse, sandbox: Sandbox, connection: Any
+) -> None:
+    """Each run may read eight pages, two of them again: neither reading starves the other."""
+    started_at = datetime(2026, 5, 10, 18, 40, tzinfo=UTC)
+    settings = QUICK.model_copy(update={"land_pages_limit": 8, "ticktock_page_limit": 20})
+    sandbox.configure("ticktock", visible_entries=400, late=[{"entry": 3, "visible_after": None}])
+    moved = []
+    for run in range(30):
+        if run == 1:
+            sandbox.release("ticktock", 3)
+        with time_machine.travel(started_at + timedelta(seconds=300 * run), tick=True):
+            run_land(warehouse, sandbox, settings)
+        moved.append((position(connection)["since_id"], position(connection)["reread_since_id"]))
+    keys = provider_keys(sandbox)
+    assert moved[-1] == (keys[-1], keys[-1])
+    assert violations(connection, SOURCE, keys) == []
+
+
+@pytest.mark.parametrize("kind", ["repeated_page"])
+def test_a_log_that_walks_in_a_circle_is_stopped(
+    warehouse: Warehouse, sandbox: Sandbox, connection: Any, kind: str
+) -> None:
+    sandbox.configure("ticktock", visible_entries=500)
+    sandbox.fault("ticktock", kind, times=None, after_calls=4)
+    with pytest.raises(Fatal, match="leads back to entry"):
+        run_land(warehouse, sandbox)
+    landed_before = connection.execute(text("SELECT count(*) FROM raw.record")).scalar_one()
+    assert landed_before > 0
+    sandbox.reset()
+    sandbox.configure("ticktock", visible_entries=500)
+    run_land(warehouse, sandbox)
+    assert violations(connection, SOURCE, provider_keys(sandbox)) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters", "error"),
+    [
+        ("status", {"status": 401}, Fatal),
+        ("status", {"status": 403}, Fatal),
+        ("status", {"status": 404}, Fatal),
+        ("status", {"status": 406}, Fatal),
+        ("status", {"status": 422}, Fatal),
+        ("status", {"status": 429}, Retriable),
+        ("status", {"status": 500}, Retriable),
+        ("status", {"status": 503}, Retriable),
+        ("reset_before_answer", {}, Retriable),
+        ("reset_in_body", {}, Retriable),
+        ("truncated_body", {}, Retriable),
+    ],
+)
+def test_a_fault_in_the_middle_keeps_what_came_before_and_the_next_run_finishes(
+    warehouse: Warehouse,
+    sandbox: Sandbox,
+    connection: Any,
+    kind: str,
+    parameters: dict[str, Any],
+    error: type[Exception],
+) -> None:
+    sandbox.configure("ticktock", visible_entries=400)
+    sandbox.fault("ticktock", kind, after_calls=4, **parameters)
+    with pytest.raises(error, match="kept") as raised:
+        run_land(warehouse, sandbox)
+    assert "sandbox-ticktock-key" not in str(raised.value)
+    assert connection.execute(text("SELECT count(*) FROM raw.record")).scalar_one() > 0
+    states = connection.scalars(text("SELECT state FROM ops.batch")).all()
+    assert states == ["landed"]
+
+    run_land(warehouse, sandbox)
+    assert violations(connection, SOURCE, provider_keys(sandbox)) == []
+
+
+@pytest.mark.parametrize("kind", ["malformed_json", "html_page", "wrong_envelope"])
+def test_an_undecodable_page_is_kept_and_stops_the_feed_until_a_decision(
+    warehouse: Warehouse, sandbox: Sandbox, connection: Any, kind: str
+) -> None:
+    sandbox.configure("ticktock", visible_entries=400)
+    sandbox.fault("ticktock", kind, after_calls=4)
+    with pytest.raises(PageStopped, match="Decide on finding 1 with the DAG resolve_findings"):
+        run_land(warehouse, sandbox)
+    page = connection.execute(
+        text("SELECT * FROM raw.page WHERE undecodable_reason IS NOT NULL")
+    ).one()
+    [finding] = open_findings(connection, "undecodable_page")
+    assert finding.detail["page_id"] == page.page_id
+    stopped_at = position(connection)
+
+    waiting = run_land(warehouse, sandbox)
+    assert (waiting.received, waiting.pages_received) == (0, 0)
+    assert f"finding {finding.finding_id}" in waiting.note
+    assert position(connection) == stopped_at
+    assert violations(connection, SOURCE) == []
+
+
+def test_two_runs_at_once_land_everything_once(
+    warehouse: Warehouse, sandbox: Sandbox, connection: Any
+) -> None:
+    import threading
+
+    sandbox.configure("ticktock", visible_entries=1500, requests_a_minute=10_000)
+    settings = QUICK.model_copy(update={"land_commit_records": 100})
+    runs: list[Landed] = []
+    threads = [
+        threading.Thread(target=lambda: runs.append(run_land(warehouse, sandbox, settings)))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(runs) == 3
+    run_land(warehouse, sandbox, settings)
+    assert violations(connection, SOURCE, provider_keys(sandbox)) == []

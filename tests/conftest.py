@@ -1,0 +1,59 @@
+"""What every room's tests share: one Postgres a session (a worker), a fresh warehouse a test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from include.local.postgres import Postgres, remove_cluster
+from include.sandbox.client import Sandbox
+from tests.sandboxes import running_sandbox
+from tests.warehouses import Warehouse, fresh_warehouse, make_template
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A running embedded server."""
+    folder = tmp_path_factory.mktemp("cluster") / "postgres"
+    try:
+        with Postgres(folder) as server:
+            yield server
+    finally:
+        remove_cluster(folder)
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres: Postgres) -> Postgres:
+    """The same server with the template from which warehouses are copied."""
+    make_template(postgres)
+    return postgres
+
+
+@pytest.fixture(scope="session")
+def sandbox_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The base URL of a running sandbox."""
+    with running_sandbox(tmp_path_factory.mktemp("sandbox")) as url:
+        yield url
+
+
+@pytest.fixture
+def sandbox(sandbox_url: str) -> Iterator[Sandbox]:
+    """The sandbox, as it was when it started."""
+    with Sandbox(sandbox_url) as sandbox:
+        sandbox.reset()
+        yield sandbox
+
+
+@pytest.fixture
+def warehouse(migrated_postgres: Postgres) -> Iterator[Warehouse]:
+    """A migrated warehouse of the test's own, with nothing in it."""
+    with fresh_warehouse(migrated_postgres) as fresh:
+        yield fresh
+
+
+@pytest.fixture(scope="module")
+def shared_warehouse(migrated_postgres: Postgres) -> Iterator[Warehouse]:
+    """A migrated warehouse for a module whose tests leave nothing behind that another would see."""
+    with fresh_warehouse(migrated_postgres) as fresh:
+        yield fresh

@@ -1,0 +1,61 @@
+"""The sandbox as tests use it: a process of its own, and what its systems show, read by hand."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from include.providers import ticktock
+from include.providers.http import Client
+from include.sandbox.addresses import TICKTOCK_KEY
+from include.sandbox.client import Sandbox
+from include.settings import Settings
+from tests.local.waiting import wait_for
+
+_PAGE = 200
+
+
+@contextmanager
+def running_sandbox(folder: Path) -> Iterator[str]:
+    """A sandbox process; its base URL."""
+    ready_file = folder / "sandbox_url"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "include.sandbox", "--ready-file", str(ready_file)]
+    )
+    try:
+        wait_for("the sandbox listens", ready_file.exists)
+        yield ready_file.read_text().strip()
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
+def ticktock_client(sandbox: Sandbox, settings: Settings) -> Client:
+    """A client of the sandbox's ticktock that does not wait between two attempts."""
+    return ticktock.open_client(sandbox.ticktock_url, TICKTOCK_KEY, settings)
+
+
+def provider_keys(sandbox: Sandbox, **settings: Any) -> list[str]:
+    """The ids of all entries that ticktock shows, oldest first, read page by page."""
+    sandbox.configure("ticktock", requests_a_minute=1_000_000, **settings)
+    keys: list[str] = []
+    with httpx.Client(headers={"X-API-Key": TICKTOCK_KEY}, trust_env=False) as client:
+        while True:
+            cursor = {"since_id": keys[-1]} if keys else {}
+            page = client.get(
+                f"{sandbox.ticktock_url}/settlements",
+                params={"limit": _PAGE, **cursor},
+            ).raise_for_status()
+            entries = page.json()["data"]
+            if not entries:
+                return keys
+            # Ids break ties, which the sandbox gives out in ascending order or at random.
+            ids = [str(entry["id"]) for entry in entries]
+            is_descending = entries[0]["created_at"] > entries[-1]["created_at"]
+            keys += reversed(ids) if is_descending else ids
