@@ -68,7 +68,7 @@ def _server(seed: int) -> uvicorn.Server:
             access_log=False,
             # Longer than a test waits between two calls on one connection.
             timeout_keep_alive=300,
-            timeout_graceful_shutdown=2,
+            timeout_graceful_shutdown=1,
         )
     )
 
