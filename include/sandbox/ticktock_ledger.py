@@ -45,29 +45,28 @@ class Ledger(msgspec.Struct):
 
 async def read_ledger(view: VisibleLog) -> Ledger:
     """Walks the visible entries once, letting the server serve (or end) every few of them."""
-    decisions: Counter[str] = Counter()
-    final: Counter[str] = Counter()
+    decisions: Counter[tuple[str, str | None]] = Counter()
+    final: Counter[tuple[str, str | None]] = Counter()
     facts: Counter[str] = Counter()
     lines = _OrderedLines()
     index = None
     for walked, index in enumerate(view.oldest_after(-1)):
         entry = view.log.entry(index)
-        chain = [each for each in view.log.chain(view.log.subject(index)) if view.shows(each.entry)]
-        step = next(number for number, each in enumerate(chain) if each.entry == index)
-        word = entry.new_status if entry.outcome is None else f"{entry.new_status}/{entry.outcome}"
-        decisions[word] += 1
-        if step == len(chain) - 1:
-            final[word] += 1
-        facts.update(_facts(entry, chain[step - 1] if step else None))
+        previous, is_last = _place_in_chain(view, index)
+        decisions[entry.new_status, entry.outcome] += 1
+        if is_last:
+            final[entry.new_status, entry.outcome] += 1
+        for fact in _facts(entry, previous):
+            facts[fact] += 1
         lines.add(entry)
         if walked % _ENTRIES_AT_A_TIME == 0:
             await asyncio.sleep(0)
     return Ledger(
         entries=decisions.total(),
         subjects=final.total(),
-        decisions=dict(sorted(decisions.items())),
-        final=dict(sorted(final.items())),
-        pending=decisions["pending"],
+        decisions=_by_words(decisions),
+        final=_by_words(final),
+        pending=decisions["pending", None],
         resettlements=facts["resettlement"] + facts["orphan resettlement"],
         corrections=facts["correction"],
         broken_chains=facts["broken chain"],
@@ -75,6 +74,20 @@ async def read_ledger(view: VisibleLog) -> Ledger:
         last_id=None if index is None else str(view.log.id(index)),
         sha256=lines.sha256(),
     )
+
+
+def _place_in_chain(view: VisibleLog, index: int) -> tuple[Decision | None, bool]:
+    """The visible decision before this entry about its subject, and whether none comes after."""
+    chain = view.log.chain(view.log.subject(index))
+    if len(chain) == 1:
+        return None, True
+    visible = [each for each in chain if view.shows(each.entry)]
+    step = [each.entry for each in visible].index(index)
+    return visible[step - 1] if step else None, step == len(visible) - 1
+
+
+def _by_words(counts: Counter[tuple[str, str | None]]) -> dict[str, int]:
+    return {"/".join(filter(None, words)): count for words, count in sorted(counts.items())}
 
 
 def _facts(entry: Entry, previous: Decision | None) -> Iterator[str]:

@@ -1,0 +1,234 @@
+"""What `make demo` does with a running system: a day with faults, through the real scheduler.
+
+It looks at everything as people would: runs through Airflow's API, numbers through the finance
+login, decisions through the DAG resolve_findings.  The sandbox's ledger says what is true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from typing import Any
+
+from rich.table import Table
+from sqlalchemy import Engine, text
+
+from include.local.progress import Progress
+from include.local.system import System
+from include.sandbox.client import Sandbox
+from include.warehouse.database import open_engine
+
+_CATCH_UP = "catch_up_ticktock"
+_DAGS = (_CATCH_UP, "resolve_findings", "watch_feeds")
+_FIRST_ENTRIES, _LATER_ENTRIES = 12_000, 1_500
+_DAGS_SECONDS, _RUN_SECONDS = 90.0, 120.0
+
+# The sandbox counts in the provider's words, the warehouse in ours.
+_WORDS = {
+    "pending": ("open", None),
+    "settled/won": ("settled", "won"),
+    "settled/lost": ("settled", "lost"),
+    "voided/void": ("void", "void"),
+}
+
+
+class DemoFailed(Exception):
+    """Something did not end as it should; the text says what."""
+
+
+def run(system: System, progress: Progress) -> int:
+    """Run every pipeline, print what finance would ask for; 0 only if all of it is right."""
+    with Sandbox(system.sandbox_url) as sandbox:
+        try:
+            _play(system, sandbox, progress)
+            _print_numbers(system.finance_url, progress)
+            differences = list(_differences(system, sandbox))
+        except DemoFailed as error:
+            differences = [str(error)]
+    for difference in differences:
+        progress.say(f"WRONG  {difference}")
+    if not differences:
+        progress.say("Every run ended as it should, and the warehouse agrees with the ledger.")
+    return 1 if differences else 0
+
+
+def _play(system: System, sandbox: Sandbox, progress: Progress) -> None:
+    """The story: a first load, a day with faults, a page nobody can read, and a decision."""
+    with progress.step("The scheduler has read every DAG"):
+        system.api.wait_for_dags(_DAGS, _DAGS_SECONDS)
+        if errors := system.api.import_errors():
+            raise DemoFailed(f"{errors[0]['filename']} cannot be read: {errors[0]['stack_trace']}")
+    with progress.step(f"ticktock: {_FIRST_ENTRIES} settlements are caught up"):
+        sandbox.configure("ticktock", visible_entries=_FIRST_ENTRIES, requests_a_minute=100_000)
+        _run_until(system, lambda: _landed(system) == _FIRST_ENTRIES)
+    with progress.step("ticktock: 503, 429, a broken connection, repetitions and a new field"):
+        sandbox.fault("ticktock", "status", status=503)
+        sandbox.fault("ticktock", "status", status=429, retry_after="1")
+        sandbox.fault("ticktock", "reset_in_body")
+        sandbox.fault("ticktock", "duplicated_entry")
+        sandbox.fault("ticktock", "unknown_field", after_calls=1)
+        sandbox.advance("ticktock", _LATER_ENTRIES)
+        _run_until(system, lambda: _landed(system) == _FIRST_ENTRIES + _LATER_ENTRIES)
+    with progress.step("ticktock: a page that cannot be decoded stops the feed, a person decides"):
+        sandbox.fault("ticktock", "malformed_json")
+        sandbox.advance("ticktock", _LATER_ENTRIES)
+        _run_until(system, lambda: _open_finding(system, "undecodable_page") is not None)
+        _decide(system, _open_finding(system, "undecodable_page"), "try_again")
+        _run_until(system, lambda: _landed(system) == _FIRST_ENTRIES + 2 * _LATER_ENTRIES)
+    with progress.step("The feeds are watched, the alerts are sent"):
+        _run(system, "watch_feeds")
+
+
+def _run_until(system: System, is_reached: Callable[[], bool]) -> None:
+    """Run the catch-up until its effect shows: a scheduled run may have had it before ours."""
+    for _ in range(3):
+        _run(system, _CATCH_UP)
+        if is_reached():
+            return
+    raise DemoFailed(f"Three runs of {_CATCH_UP} did not bring about what they should have.")
+
+
+def _run(system: System, dag_id: str, **body: Any) -> str:
+    run_id = system.api.trigger(dag_id, **body)
+    return system.api.wait_for_run(dag_id, run_id, _RUN_SECONDS)
+
+
+def _decide(system: System, finding_id: int | None, decision: str) -> None:
+    conf = {
+        "finding_ids": [finding_id],
+        "decision": decision,
+        "reason": "The provider has confirmed that the page was cut off on its way.",
+        "reference": "demo",
+    }
+    if _run(system, "resolve_findings", conf=conf) != "success":
+        raise DemoFailed(f"The decision {decision} on finding {finding_id} was not carried out.")
+
+
+def _differences(system: System, sandbox: Sandbox) -> Iterator[str]:
+    """What does not agree with the sandbox's ledger, or did not end as it should."""
+    ledger = sandbox.ledger("ticktock")
+    numbers = _numbers(system)
+    final = {_WORDS[word]: count for word, count in ledger["final"].items()}
+    for what, ours, truth in (
+        ("settlements landed", numbers["landed"], ledger["entries"]),
+        ("versions in core", numbers["versions"], ledger["entries"]),
+        ("subjects", numbers["subjects"], ledger["subjects"]),
+        ("outcomes", numbers["outcomes"], final),
+        ("corrections", numbers["corrections"], ledger["corrections"]),
+        ("digest of all settlements", numbers["sha256"], ledger["sha256"]),
+        ("failed runs of " + _CATCH_UP, _failed_runs(system, _CATCH_UP), 1),
+        ("failed runs of resolve_findings", _failed_runs(system, "resolve_findings"), 0),
+        ("failed runs of watch_feeds", _failed_runs(system, "watch_feeds"), 0),
+    ):
+        if ours != truth:
+            yield f"{what}: {ours} here, {truth} expected"
+    expected_alerts = set(_ask(system, "SELECT alert_key FROM ops.alert"))
+    if missing := expected_alerts - set(sandbox.alerts()["by_key"]):
+        yield f"alerts that were not received: {', '.join(sorted(missing))}"
+
+
+def _numbers(system: System) -> dict[str, Any]:
+    engine = open_engine(system.warehouse_url)
+    try:
+        with engine.connect() as connection:
+            one = connection.execute(
+                text(
+                    "SELECT (SELECT count(*) FROM raw.record) AS landed,"
+                    " (SELECT count(*) FROM core.settlement) AS versions,"
+                    " (SELECT count(*) FROM core.settlement_current) AS subjects,"
+                    " (SELECT count(*) FROM finance.correction) AS corrections"
+                )
+            ).one()
+            outcomes = connection.execute(
+                text(
+                    "SELECT status, outcome, count(*) FROM finance.settlement_current GROUP BY 1, 2"
+                )
+            )
+            return {
+                **one._mapping,
+                "outcomes": {(status, outcome): count for status, outcome, count in outcomes},
+                "sha256": _digest(engine),
+            }
+    finally:
+        engine.dispose()
+
+
+def _digest(engine: Engine) -> str:
+    """SHA-256 over every settlement in the ledger's own words and order."""
+    words = {status: word.partition("/")[0] for word, (status, _) in _WORDS.items()}
+    digest = sha256()
+    with engine.connect() as connection:
+        for row in connection.execute(
+            text(
+                "SELECT record_key, event_id, market_id, status, outcome"
+                " FROM core.settlement JOIN raw.record USING (record_id)"
+                " ORDER BY settled_at, CAST(record_key AS numeric)"
+            )
+        ):
+            key, match, offer, status, outcome = row
+            digest.update(f"{key}|{match}|{offer}|{words[status]}|{outcome or ''}\n".encode())
+    return digest.hexdigest()
+
+
+def _failed_runs(system: System, dag_id: str) -> int:
+    return sum(run["state"] == "failed" for run in system.api.runs(dag_id))
+
+
+def _landed(system: System) -> int:
+    [published] = _ask(system, "SELECT count(*) FROM core.settlement")
+    return int(published)
+
+
+def _open_finding(system: System, kind: str) -> int | None:
+    found = _ask(
+        system,
+        "SELECT finding_id FROM ops.finding WHERE state = 'open' AND kind = :kind",
+        kind=kind,
+    )
+    return int(found[0]) if found else None
+
+
+def _ask(system: System, statement: str, **parameters: Any) -> list[Any]:
+    engine = open_engine(system.warehouse_url)
+    try:
+        with engine.connect() as connection:
+            return list(connection.scalars(text(statement), parameters))
+    finally:
+        engine.dispose()
+
+
+def _print_numbers(finance_url: str, progress: Progress) -> None:
+    """What finance would ask for, asked with finance's own login."""
+    engine = open_engine(finance_url)
+    try:
+        with engine.connect() as connection:
+            for title, statement in _QUESTIONS.items():
+                answer = connection.execute(text(statement))
+                table = Table(*answer.keys(), title=title, title_justify="left")
+                for row in answer:
+                    table.add_row(*("" if value is None else str(value) for value in row))
+                progress.console.print()
+                progress.console.print(table)
+    finally:
+        engine.dispose()
+
+
+_QUESTIONS = {
+    "What arrived, and what became of it": """
+        SELECT source, sum(received) AS received, sum(duplicates) AS duplicates,
+               sum(landed) AS landed, sum(quarantined) AS quarantined,
+               sum(published) AS published, sum(not_applied) AS not_applied,
+               sum(waiting) AS waiting
+        FROM finance.batch GROUP BY source ORDER BY source""",
+    "Versions and corrections": """
+        SELECT source, count(*) AS versions, count(DISTINCT source_key) AS subjects,
+               (SELECT count(*) FROM finance.correction
+                WHERE correction.source = history.source) AS corrections
+        FROM finance.settlement_history AS history GROUP BY source ORDER BY source""",
+    "How the subjects stand": """
+        SELECT source, status, outcome, sum(settlements) AS settlements
+        FROM finance.daily_settlement GROUP BY source, status, outcome ORDER BY 1, 2, 3""",
+    "How far the numbers can be trusted": "SELECT source, statement FROM finance.feed_completeness",
+    "Open findings": """
+        SELECT finding_id, severity, what_happened FROM finance.finding_open ORDER BY finding_id""",
+}

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from include.sandbox.addresses import TICKTOCK_KEY
+from include.sandbox.client import Sandbox
+from tests.sandbox.process import running_sandbox
+
+Walk = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="session")
+def sandbox_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    with running_sandbox(tmp_path_factory.mktemp("sandbox"), seed=20261121) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(sandbox_process: Sandbox) -> Sandbox:
+    sandbox_process.reset()
+    return sandbox_process
+
+
+@pytest.fixture(scope="session")
+def http() -> Iterator[httpx.Client]:
+    # Everything here is plain HTTP: no certificates to load, which is most of a client's cost.
+    with httpx.Client(trust_env=False, verify=False) as client:
+        yield client
+
+
+@pytest.fixture
+def ticktock(sandbox: Sandbox) -> Iterator[httpx.Client]:
+    """A client of ticktock that sends its key and knows nothing else."""
+    with httpx.Client(
+        base_url=sandbox.ticktock_url,
+        headers={"X-API-Key": TICKTOCK_KEY},
+        trust_env=False,
+        verify=False,
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+def walk(ticktock: httpx.Client) -> Walk:
+    """All entries after a cursor, by the documented loop."""
+
+    def all_entries(since_id: Any = None, limit: int = 200) -> list[dict[str, Any]]:
+        entries: list[dict[str, Any]] = []
+        while True:
+            query = {"limit": limit} | ({} if since_id is None else {"since_id": since_id})
+            page = ticktock.get("/settlements", params=query).raise_for_status().json()["data"]
+            if not page:
+                return entries
+            entries += page
+            since_id = page[-1]["id"]
+
+    return all_entries
