@@ -8,7 +8,7 @@ import pytest
 
 from include.local.postgres import Postgres, remove_cluster
 from include.sandbox.client import Sandbox
-from tests.sandboxes import running_sandbox
+from tests.sandbox.process import running_sandbox
 from tests.warehouses import Warehouse, fresh_warehouse, make_template
 
 
@@ -31,18 +31,17 @@ def migrated_postgres(postgres: Postgres) -> Postgres:
 
 
 @pytest.fixture(scope="session")
-def sandbox_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The base URL of a running sandbox."""
-    with running_sandbox(tmp_path_factory.mktemp("sandbox")) as url:
-        yield url
+def sandbox_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    """A running sandbox."""
+    with running_sandbox(tmp_path_factory.mktemp("sandbox"), seed=20261121) as sandbox:
+        yield sandbox
 
 
 @pytest.fixture
-def sandbox(sandbox_url: str) -> Iterator[Sandbox]:
+def sandbox(sandbox_process: Sandbox) -> Sandbox:
     """The sandbox, as it was when it started."""
-    with Sandbox(sandbox_url) as sandbox:
-        sandbox.reset()
-        yield sandbox
+    sandbox_process.reset()
+    return sandbox_process
 
 
 @pytest.fixture

@@ -1,12 +1,7 @@
-"""The sandbox as tests use it: a process of its own, and what its systems show, read by hand."""
+"""The systems that the sandbox plays, as tests read them: by client, and by hand."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,24 +11,8 @@ from include.providers.http import Client
 from include.sandbox.addresses import TICKTOCK_KEY
 from include.sandbox.client import Sandbox
 from include.settings import Settings
-from tests.local.waiting import wait_for
 
 _PAGE = 200
-
-
-@contextmanager
-def running_sandbox(folder: Path) -> Iterator[str]:
-    """A sandbox process; its base URL."""
-    ready_file = folder / "sandbox_url"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "include.sandbox", "--ready-file", str(ready_file)]
-    )
-    try:
-        wait_for("the sandbox listens", ready_file.exists)
-        yield ready_file.read_text().strip()
-    finally:
-        process.terminate()
-        process.wait(timeout=10)
 
 
 def ticktock_client(sandbox: Sandbox, settings: Settings) -> Client:

@@ -8,21 +8,8 @@ import pytest
 
 from include.sandbox.addresses import TICKTOCK_KEY
 from include.sandbox.client import Sandbox
-from tests.sandbox.process import running_sandbox
 
 Walk = Callable[..., list[dict[str, Any]]]
-
-
-@pytest.fixture(scope="session")
-def sandbox_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    with running_sandbox(tmp_path_factory.mktemp("sandbox"), seed=20261121) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def sandbox(sandbox_process: Sandbox) -> Sandbox:
-    sandbox_process.reset()
-    return sandbox_process
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,275 @@
+"""What each role may do, and what it may not: tried out over the logins that processes use."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterator
+
+import psycopg2
+import pytest
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from include.warehouse.database import Role, open_engine, transaction
+from include.warehouse.roles import ROLES
+from include.warehouse.tables import SCHEMAS, metadata
+from tests.warehouses import Warehouse
+
+_INSERT_PAGE = (
+    "INSERT INTO raw.page (source, feed, batch_id, requested_at, received_at, request, body)"
+    " SELECT '', '', 1, now(), now(), '', '' WHERE false"
+)
+_INSERT_RECORD = (
+    "INSERT INTO raw.record (page_id, byte_start, byte_length, source, record_key, content_sha256,"
+    " batch_id) SELECT 1, 0, 1, '', '', '', 1 WHERE false"
+)
+_INSERT_VERSION = "INSERT INTO core.settlement SELECT * FROM core.settlement WHERE false"
+_INSERT_DECISION = (
+    "INSERT INTO ops.decision (finding_id, decision, decided_by, reason, state_before, state_after)"
+    " SELECT 1, '', '', '', '{}', '{}' WHERE false"
+)
+_INSERT_BATCH = (
+    "INSERT INTO ops.batch (source, feed, kind) VALUES ('ticktock', 'settlements', 'fetch')"
+)
+
+# `WHERE false` touches no row: a privilege is asked for before rows are looked at.
+_MAY: dict[Role, tuple[str, ...]] = {
+    "loader": (
+        _INSERT_PAGE,
+        _INSERT_RECORD,
+        _INSERT_VERSION,
+        _INSERT_BATCH,
+        "SELECT raw.ensure_page_month('2026-11-21Z')",
+        "SELECT ops.player_reference('player')",
+        "SELECT count(*) FROM raw.record_payload",
+        "DELETE FROM staging.settlement WHERE false",
+        "DELETE FROM staging.settlement_leg WHERE false",
+        "UPDATE core.settlement SET is_change = true, chain_break = NULL, is_contested = false"
+        " WHERE false",
+        "UPDATE core.settlement_current SET version = 1 WHERE false",
+        "UPDATE ops.cursor SET position = '{}' WHERE false",
+        "UPDATE ops.finding SET times_seen = 2 WHERE false",
+        "CREATE TEMPORARY TABLE several (source_key text) ON COMMIT DROP",
+    ),
+    "resolver": (
+        _INSERT_DECISION,
+        _INSERT_BATCH,
+        "SELECT count(*) FROM raw.record_payload",
+        "DELETE FROM staging.settlement WHERE false",
+        "UPDATE core.settlement SET is_rejected_by_decision = true, is_contested = false"
+        " WHERE false",
+        "DELETE FROM core.settlement_current WHERE false",
+        "UPDATE ops.batch SET state = 'discarded' WHERE false",
+        "UPDATE ops.quarantine SET state = 'discarded' WHERE false",
+        "UPDATE ops.gap SET state = 'accepted' WHERE false",
+        "UPDATE ops.cursor SET stopped_by_finding_id = NULL WHERE false",
+    ),
+}
+
+_NOBODY_MAY = (
+    "UPDATE raw.page SET body = '' WHERE false",
+    "UPDATE raw.record SET content_sha256 = '' WHERE false",
+    "DELETE FROM raw.page WHERE false",
+    "DELETE FROM raw.record WHERE false",
+    "TRUNCATE raw.record",
+    "UPDATE core.settlement SET payout = 1 WHERE false",
+    "UPDATE core.settlement SET status = 'void' WHERE false",
+    "UPDATE core.settlement SET accounting_date = '2026-01-01' WHERE false",
+    "DELETE FROM core.settlement WHERE false",
+    "DELETE FROM core.settlement_leg WHERE false",
+    "UPDATE core.settlement_leg SET price = 1 WHERE false",
+    "DELETE FROM ops.batch WHERE false",
+    "DELETE FROM ops.finding WHERE false",
+    "DELETE FROM ops.quarantine WHERE false",
+    "UPDATE ops.decision SET reason = '' WHERE false",
+    "DELETE FROM ops.decision WHERE false",
+    "UPDATE ops.quality_result SET is_met = true WHERE false",
+    "SELECT * FROM ops.player_pad",
+    "UPDATE ops.player_pad SET inner_pad = ''",
+    "SELECT * FROM public.alembic_version",
+    "CREATE TABLE public.mine (id integer)",
+    "CREATE TABLE core.mine (id integer)",
+    "CREATE VIEW finance.mine AS SELECT 1 AS one",
+)
+
+_MAY_NOT: dict[Role, tuple[str, ...]] = {
+    "loader": (
+        *_NOBODY_MAY,
+        "UPDATE core.settlement SET is_rejected_by_decision = true WHERE false",
+        "DELETE FROM core.settlement_current WHERE false",
+        _INSERT_DECISION,
+    ),
+    "resolver": (
+        *_NOBODY_MAY,
+        _INSERT_PAGE,
+        _INSERT_RECORD,
+        _INSERT_VERSION,
+        "INSERT INTO staging.settlement SELECT * FROM staging.settlement WHERE false",
+        "INSERT INTO ops.cursor (source, feed, position) SELECT '', '', '{}' WHERE false",
+        "INSERT INTO ops.quality_result (batch_id, gate, expectation, severity, is_met)"
+        " SELECT 1, 'check_raw', '', 'critical', true WHERE false",
+        "SELECT ops.player_reference('player')",
+        "SELECT raw.ensure_page_month('2026-11-21Z')",
+    ),
+}
+
+
+def _of_each_role(lists: dict[Role, tuple[str, ...]]) -> list[tuple[Role, str]]:
+    return [(role, statement) for role, statements in lists.items() for statement in statements]
+
+
+def _is_refused(connection: Connection, statement: str) -> bool:
+    """Whether Postgres refuses `statement` for want of a privilege; any other error is raised."""
+    try:
+        with connection.begin_nested():
+            connection.execute(text(statement))
+    except DBAPIError as error:
+        if isinstance(error.orig, psycopg2.errors.InsufficientPrivilege):
+            return True
+        raise
+    return False
+
+
+@pytest.fixture
+def finance(shared_warehouse: Warehouse) -> Iterator[Engine]:
+    engine = open_engine(shared_warehouse.finance_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.mark.parametrize("role", list(_MAY))
+def test_a_role_may_do_its_work(shared_warehouse: Warehouse, role: Role) -> None:
+    with transaction(shared_warehouse.engine, role) as connection:
+        refused = [statement for statement in _MAY[role] if _is_refused(connection, statement)]
+    assert refused == []
+
+
+@pytest.mark.parametrize("role", list(_MAY_NOT))
+def test_a_role_may_do_nothing_else(shared_warehouse: Warehouse, role: Role) -> None:
+    with transaction(shared_warehouse.engine, role) as connection:
+        done = [stmt for stmt in _MAY_NOT[role] if not _is_refused(connection, stmt)]
+    assert done == []
+
+
+def test_pipelines_may_do_nothing_without_a_role(shared_warehouse: Warehouse) -> None:
+    statements = [statement for _, statement in _of_each_role(_MAY)]
+    statements.remove("CREATE TEMPORARY TABLE several (source_key text) ON COMMIT DROP")
+    reads = [f"SELECT * FROM {table.fullname}" for table in metadata.sorted_tables]
+    with shared_warehouse.engine.begin() as connection:
+        done = [
+            statement
+            for statement in (*statements, *reads, "SELECT * FROM finance.settlement_current")
+            if not _is_refused(connection, statement)
+        ]
+    assert done == []
+
+
+@pytest.mark.parametrize("role", ["finance_reader", "postgres"])
+def test_pipelines_may_take_no_role_of_another(shared_warehouse: Warehouse, role: str) -> None:
+    with shared_warehouse.engine.begin() as connection:
+        assert _is_refused(connection, f"SET LOCAL ROLE {role}")
+
+
+def test_a_role_lasts_for_one_transaction(shared_warehouse: Warehouse) -> None:
+    with transaction(shared_warehouse.engine, "loader") as connection:
+        assert connection.scalar(text("SELECT current_user")) == "loader"
+        pid = connection.scalar(text("SELECT pg_backend_pid()"))
+    with shared_warehouse.engine.begin() as connection:
+        assert connection.scalar(text("SELECT pg_backend_pid()")) == pid
+        assert connection.scalar(text("SELECT current_user")) == "pipelines"
+
+
+def test_finance_reads_every_view_of_its_schema(
+    shared_warehouse: Warehouse, finance: Engine
+) -> None:
+    with shared_warehouse.owner_engine.connect() as connection:
+        views = connection.scalars(
+            text("SELECT viewname FROM pg_views WHERE schemaname = 'finance'")
+        ).all()
+    assert {"settlement_current", "correction", "feed_completeness"} < set(views)
+    with finance.connect() as connection:
+        for view in views:
+            connection.execute(text(f"SELECT * FROM {view}")).all()
+
+
+def test_finance_reads_nothing_else(shared_warehouse: Warehouse, finance: Engine) -> None:
+    calls = (
+        "SELECT ops.player_reference('player')",
+        "SELECT raw.ensure_page_month('2026-11-21Z')",
+        "SELECT * FROM raw.record_payload",
+    )
+    reads = [f"SELECT * FROM {table.fullname}" for table in metadata.sorted_tables]
+    assert any("core.settlement" in read for read in reads)
+    with finance.connect() as connection:
+        assert [stmt for stmt in (*reads, *calls) if not _is_refused(connection, stmt)] == []
+
+
+def test_finance_writes_nothing_even_if_it_asks_to(finance: Engine) -> None:
+    statements = [
+        *_NOBODY_MAY,
+        *(statement for statement in _MAY["loader"] if not statement.startswith("CREATE TEMP")),
+        "INSERT INTO finance.finding_open (finding_id) SELECT 1 WHERE false",
+        "UPDATE finance.batch SET held_reason = '' WHERE false",
+        "DELETE FROM finance.gap WHERE false",
+    ]
+    with finance.begin() as connection:
+        connection.execute(text("SET TRANSACTION READ WRITE"))
+        assert [stmt for stmt in statements if not _is_refused(connection, stmt)] == []
+
+
+def test_finance_is_read_only_and_timed_by_default(finance: Engine) -> None:
+    with finance.connect() as connection:
+        assert connection.scalar(text("SHOW default_transaction_read_only")) == "on"
+        assert connection.scalar(text("SHOW statement_timeout")) == "1min"
+        assert connection.scalar(text("SHOW search_path")) == "finance"
+
+
+def test_player_ids_are_in_no_view_of_finance(shared_warehouse: Warehouse) -> None:
+    with shared_warehouse.owner_engine.connect() as connection:
+        columns = connection.execute(
+            text(
+                "SELECT table_name, column_name FROM information_schema.columns"
+                " WHERE table_schema = 'finance'"
+            )
+        ).all()
+    assert ("settlement_current", "player_reference") in [tuple(column) for column in columns]
+    assert [tuple(column) for column in columns if column.column_name.endswith("player_id")] == []
+
+
+def test_every_grant_of_every_role_is_in_its_own_schemas(shared_warehouse: Warehouse) -> None:
+    """A grant that this file forgets still may not delete, truncate or leave finance's schema."""
+    query = text(
+        "SELECT grantee, table_schema, table_name, privilege_type"
+        " FROM information_schema.role_table_grants WHERE grantee = ANY(:roles)"
+        " OR grantee = 'PUBLIC' AND table_schema = ANY(:schemas)"
+    )
+    with shared_warehouse.owner_engine.connect() as connection:
+        rows = connection.execute(query, {"roles": [*ROLES], "schemas": [*SCHEMAS]}).all()
+    grants = {tuple(row) for row in rows}
+    assert {grantee for grantee, *_ in grants} == set(ROLES)
+    deletes = {grant for grant in grants if grant[3] in ("DELETE", "TRUNCATE")}
+    assert deletes == {
+        ("loader", "staging", "settlement", "DELETE"),
+        ("loader", "staging", "settlement_leg", "DELETE"),
+        ("resolver", "staging", "settlement", "DELETE"),
+        ("resolver", "staging", "settlement_leg", "DELETE"),
+        ("resolver", "core", "settlement_current", "DELETE"),
+    }
+    of_finance = {grant[1::2] for grant in grants if grant[0] == "finance_reader"}
+    assert of_finance == {("finance", "SELECT")}
+
+
+def test_a_player_reference_is_the_keyed_hash_of_the_id(shared_warehouse: Warehouse) -> None:
+    key = bytes(range(64))
+    with shared_warehouse.owner_engine.begin() as connection:
+        connection.execute(
+            text("UPDATE ops.player_pad SET inner_pad = :inner, outer_pad = :outer"),
+            {
+                "inner": bytes(byte ^ 0x36 for byte in key),
+                "outer": bytes(byte ^ 0x5C for byte in key),
+            },
+        )
+    with transaction(shared_warehouse.engine, "loader") as connection:
+        reference = connection.scalar(text("SELECT ops.player_reference('Zoë-7')"))
+    assert reference == hmac.new(key, "Zoë-7".encode(), hashlib.sha256).hexdigest()
