@@ -13,6 +13,7 @@ from include.catchup.sources import SOURCES
 from include.providers import ticktock
 from include.quality.gates import check_raw, check_settlements
 from include.settings import Settings
+from include.warehouse.cursors import is_behind
 from include.warehouse.landing import ArrivedPage, Landing
 from include.warehouse.publishing import Published, publish
 
@@ -63,7 +64,7 @@ def land_body(engine: Engine, body: bytes) -> int:
     cursor = landing.read_cursor()
     newest = ticktock.most_recent(page.entries)
     since_id = cursor.position.get("since_id")
-    if newest is not None and not (since_id and ticktock.is_behind(str(newest.entry_id), since_id)):
+    if newest is not None and not (since_id and is_behind(str(newest.entry_id), since_id)):
         since_id = newest.entry_id
     landing.commit(
         [

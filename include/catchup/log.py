@@ -29,6 +29,7 @@ from include.providers.errors import Fatal, PageUndecodable, ProviderError
 from include.providers.http import Answer, Client
 from include.providers.ticktock import Page, PageEntry
 from include.settings import Settings
+from include.warehouse.cursors import is_behind
 from include.warehouse.landing import ArrivedPage, Cursor, Gap, Landing
 
 _log = logging.getLogger(__name__)
@@ -46,7 +47,6 @@ class Log:
     read_page: Callable[[bytes], Page]
     most_recent: Callable[[Sequence[PageEntry]], PageEntry | None]
     oldest: Callable[[Sequence[PageEntry]], list[PageEntry]]
-    is_behind: Callable[[str, str], bool]
     page_limit: Callable[[Settings], int]
     first_cursor: Callable[[Settings], str | None]
 
@@ -209,18 +209,18 @@ class _Reader:
     def _fetch(self, since_id: str | None, limit: int, budget: Budget) -> _Fetched:
         answer = self._log.fetch(self._client, since_id, limit)
         budget.spend(answer.body)
-        fetched = self._decode(answer)
+        fetched = self._decode(answer, since_id)
         self._pages.append(fetched.arrived)
         return fetched
 
-    def _decode(self, answer: Answer) -> _Fetched:
+    def _decode(self, answer: Answer, since_id: str | None) -> _Fetched:
         try:
             page = self._log.read_page(answer.body)
             if page.entries and self._log.most_recent(page.entries) is None:
                 raise PageUndecodable("no entry of the page has an id to go on from")
         except PageUndecodable as error:
             self.commit()
-            finding_id = self._landing.stop(_arrived(answer, None), error.reason, self._cursor)
+            finding_id = self._landing.stop(_arrived(answer, None), error.reason, since_id)
             raise PageStopped(
                 f"A page cannot be decoded: {error.reason}. Its bytes are kept, everything before "
                 f"it is landed, and the feed waits. Decide on finding {finding_id} with the DAG "
@@ -286,7 +286,7 @@ class _Reader:
     def _is_passed(self, newest: PageEntry, passed: set[str | None]) -> bool:
         since_id = self._position["since_id"]
         return newest.entry_id in passed or (
-            since_id is not None and self._log.is_behind(str(newest.entry_id), since_id)
+            since_id is not None and is_behind(str(newest.entry_id), since_id)
         )
 
     def _commit_if_due(self) -> None:

@@ -21,7 +21,6 @@ from include.warehouse.quarantine import (
     HeldBack,
     open_count,
     quarantine_records,
-    report_quarantined,
     retry_quarantined,
 )
 from include.warehouse.records import StoredRecord, read_records
@@ -115,7 +114,6 @@ def _normalize_batch(
             normalized += len(records)
             _stage_chunk(connection, source, batch, records)
         quarantined = open_count(connection, batch_id)
-        report_quarantined(connection, source.name, batch_id)
         batches.move(
             connection,
             batch_id,

@@ -52,7 +52,6 @@ SOURCES: dict[str, Source] = {
                 read_page=ticktock.read_page,
                 most_recent=ticktock.most_recent,
                 oldest=ticktock.oldest,
-                is_behind=ticktock.is_behind,
                 page_limit=lambda settings: settings.ticktock_page_limit,
                 first_cursor=lambda settings: settings.ticktock_first_cursor,
             ),

@@ -219,11 +219,6 @@ def oldest(entries: Sequence[PageEntry]) -> list[PageEntry]:
     return [entry for entry in named if not times or entry.created_at == min(times)]
 
 
-def is_behind(entry_id: str, cursor: str) -> bool:
-    """Whether an entry comes before the cursor; False where the ids are not both numbers."""
-    return _is_numeric(entry_id) and _is_numeric(cursor) and int(entry_id) < int(cursor)
-
-
 def normalize(record: bytes, context: RecordContext) -> Settlement:
     """One entry's exact text as a settlement; raises `RecordRejected`, never guesses.
 

@@ -231,9 +231,15 @@ def _position_after_skip(
     """Where reading goes on.  The second reading would meet the same page, so it goes on there too;
     what it did not read a second time is part of the gap.
     """
-    if asked_after != position.get("since_id"):
+    if asked_after == position.get("since_id"):
+        return {**position, "since_id": target, "reread_since_id": target, "anchors": []}
+    if asked_after == position.get("reread_since_id"):
         return {**position, "reread_since_id": target}
-    return {**position, "since_id": target, "reread_since_id": target, "anchors": []}
+    raise DecisionRefused(
+        f"The feed does not stand before the page any more: it reads on after "
+        f"{position.get('since_id')}.",
+        "Decide try_again.",
+    )
 
 
 def _stopped_cursor(connection: Connection, asked: Row[Any]) -> Row[Any]:

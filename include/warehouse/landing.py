@@ -136,8 +136,11 @@ class Landing:
             )
         return moved
 
-    def stop(self, page: ArrivedPage, reason: str, cursor: Cursor) -> int:
-        """Keep a page that cannot be decoded and stop the feed there; returns the finding."""
+    def stop(self, page: ArrivedPage, reason: str, since_id: str | None) -> int:
+        """Keep a page that cannot be decoded and stop the feed there; returns the finding.
+
+        `since_id` is the cursor that was asked with: the feed's own, or that of a second reading.
+        """
         with self._writing() as connection:
             page_id = connection.execute(select(page_id_sequence.next_value())).scalar_one()
             self._store_page(connection, page_id, page, undecodable_reason=reason)
@@ -147,7 +150,7 @@ class Landing:
                 Finding(
                     kind="undecodable_page",
                     source=self._source,
-                    subject=f"{self._feed} after {cursor.position.get('since_id') or 'the start'}",
+                    subject=f"{self._feed} after {since_id or 'the start'}",
                     summary=f"A page of {self._source} {self._feed} cannot be decoded: {reason}",
                     kept=f"Its {len(page.body)} bytes are kept as raw.page {page_id}; the feed "
                     "stops before it, and what came earlier goes on.",
@@ -155,7 +158,7 @@ class Landing:
                         "page_id": page_id,
                         "received_at": page.received_at.isoformat(),
                         "request": page.request,
-                        "since_id": cursor.position.get("since_id"),
+                        "since_id": since_id,
                         "reason": reason,
                     },
                     batch_id=self.batch_id,
@@ -215,14 +218,20 @@ class Landing:
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
         """A transaction of the loader that holds the source and an open batch of this landing."""
-        with transaction(self._engine, "loader") as connection:
-            lock_source(connection, self._source)
-            if claim(connection, self.batch_id, IS_LANDING) is None:
-                # Another run has closed our batch, taking us for dead; we go on in a new one.
-                self.batch_id = open_batch(
-                    connection, self._source, self._feed, "fetch", self._run_id
-                )
-            yield connection
+        batch_id = self.batch_id
+        try:
+            with transaction(self._engine, "loader") as connection:
+                lock_source(connection, self._source)
+                if claim(connection, batch_id, IS_LANDING) is None:
+                    # Another run has closed our batch, taking us for dead; we go on in a new one.
+                    self.batch_id = open_batch(
+                        connection, self._source, self._feed, "fetch", self._run_id
+                    )
+                yield connection
+        except BaseException:
+            # A batch that was opened in this transaction is gone with it.
+            self.batch_id = batch_id
+            raise
 
     def _this_cursor(self) -> tuple[Any, Any]:
         return cursor_table.c.source == self._source, cursor_table.c.feed == self._feed

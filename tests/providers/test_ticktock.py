@@ -397,14 +397,6 @@ def test_the_oldest_entries_are_found_in_any_page_order(
     assert [entry.entry_id for entry in ticktock.oldest(read_page(body).entries)] == names
 
 
-def test_only_numbers_can_be_behind_each_other() -> None:
-    assert ticktock.is_behind("9", "10")
-    assert not ticktock.is_behind("10", "9")
-    assert not ticktock.is_behind("10", "10")
-    assert not ticktock.is_behind("a", "b")
-    assert not ticktock.is_behind("9", "b")
-
-
 # What each word becomes
 
 

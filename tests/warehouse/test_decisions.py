@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
 
+from include.catchup.pipeline import normalize
 from include.catchup.watching import watch
-from include.quality.gates import BatchHeld
+from include.quality.gates import BatchHeld, check_raw, check_settlements
 from include.settings import Settings
 from include.warehouse import decisions
 from include.warehouse.database import lock_source, transaction
@@ -94,13 +94,13 @@ def cursor_of(connection: Connection) -> Any:
     return connection.execute(text("SELECT * FROM ops.cursor")).one()
 
 
-def stop_at(warehouse: Warehouse, body: bytes, **asked: str) -> Cursor:
+def stop_at(warehouse: Warehouse, body: bytes, since_id: str | None = None) -> Cursor:
     """The feed meets a page that cannot be decoded; gives the cursor where it stopped."""
     now = datetime.now(UTC)
     landing = landing_of(warehouse)
     cursor = landing.read_cursor()
     page = ArrivedPage("GET /cs2/v1/settlements", now, now, body, 200, "application/json")
-    landing.stop(page, "no JSON", replace(cursor, position={**cursor.position, **asked}))
+    landing.stop(page, "no JSON", since_id or cursor.position.get("since_id"))
     landing.close(has_reached_end=False)
     return cursor
 
@@ -332,13 +332,14 @@ def test_a_replay_that_fails_again_is_in_quarantine_again(
 def test_records_stay_until_their_batch_is_published(
     warehouse: Warehouse, connection: Connection
 ) -> None:
-    land_body(warehouse.engine, body_of(*(entry(n, new_status="maybe") for n in range(1, 13))))
-    with pytest.raises(BatchHeld):
-        push(warehouse.engine)
+    land_body(warehouse.engine, body_of(entry(1, new_status="maybe"), entry(2)))
+    check_raw(warehouse.engine, SOURCE.name, SETTINGS)
+    normalize(warehouse.engine, SOURCE, SETTINGS)
+    check_settlements(warehouse.engine, SOURCE.name, SETTINGS)
     finding = only_finding(connection, "records_quarantined")
     for decision in ("replay", "discard"):
         told = refused(warehouse, connection, finding.finding_id, decision)
-        assert "is held and not published yet" in told
+        assert "is normalized and not published yet" in told
 
 
 # --- settlement_contested -----------------------------------------------------------------------
@@ -550,8 +551,8 @@ def test_a_gap_is_not_read_again_from_where_nothing_was_read(
     assert "has not been read beyond entry 21" in told
     assert "no subjects" in refused(warehouse, connection, finding_id, "try_again")
 
-    connection.execute(text("UPDATE ops.gap SET state = 'filled', closed_at = now()"))
-    assert "it is filled" in refused(warehouse, connection, finding_id, "accept_gap")
+    connection.execute(text("UPDATE ops.gap SET state = 'accepted', closed_at = now()"))
+    assert "it is accepted" in refused(warehouse, connection, finding_id, "accept_gap")
 
 
 # --- acknowledge --------------------------------------------------------------------------------

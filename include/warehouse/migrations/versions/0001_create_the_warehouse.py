@@ -285,17 +285,22 @@ def upgrade() -> None:
         comment="Every accepted version of every settlement, for ever. Nothing is deleted or overwritten; a correction is a new version.",
     )
     op.create_index(
-        op.f("settlement_recorded_at_index"),
+        "settlement_contested_index",
         "settlement",
-        ["recorded_at"],
+        ["source"],
         unique=False,
         schema="core",
-        postgresql_using="brin",
+        postgresql_where=sa.text("is_contested"),
     )
     op.create_index(
-        op.f("settlement_settled_at_index"),
+        "settlement_days_index",
         "settlement",
-        ["settled_at"],
+        [
+            "settled_at",
+            sa.literal_column("((settled_at AT TIME ZONE 'UTC')::date)"),
+            "recorded_at",
+            "accounting_date",
+        ],
         unique=False,
         schema="core",
         postgresql_using="brin",
@@ -873,7 +878,7 @@ def upgrade() -> None:
             sa.Text(),
             server_default="open",
             nullable=False,
-            comment="open, filled (what was missing was fetched) or accepted (a decision).",
+            comment="open, or accepted: a person decided that nothing is missing, or that it stays missing.",
         ),
         sa.Column(
             "subjects",
@@ -899,11 +904,9 @@ def upgrade() -> None:
             "closed_at",
             postgresql.TIMESTAMP(timezone=True),
             nullable=True,
-            comment="When it was filled or accepted (UTC).",
+            comment="When it was accepted (UTC).",
         ),
-        sa.CheckConstraint(
-            "state IN ('open', 'filled', 'accepted')", name=op.f("gap_state_known_check")
-        ),
+        sa.CheckConstraint("state IN ('open', 'accepted')", name=op.f("gap_state_known_check")),
         sa.PrimaryKeyConstraint("gap_id", name=op.f("gap_pkey")),
         schema="ops",
         comment="A range of records known to be missing, or that may be.",

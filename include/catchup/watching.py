@@ -1,0 +1,207 @@
+"""Watching: what went quiet or got stuck becomes a finding, which closes itself once it moves.
+
+Nothing here depends on a feed's own runs: one that is paused, or never ran, is late all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, func, select, text
+from sqlalchemy.dialects.postgresql import insert
+
+from include.settings import Settings
+from include.warehouse.database import transaction
+from include.warehouse.findings import Finding, close_finding, open_finding
+from include.warehouse.landing import Gap, open_gap_finding
+from include.warehouse.tables import cursor as cursor_table
+from include.warehouse.tables import finding as finding_table
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The findings that one watch opened, and those that it closed because their cause went."""
+
+    opened: list[int]
+    closed: list[int]
+
+
+@dataclass(frozen=True)
+class _Cause:
+    """Something that is wrong now, and since when: once acknowledged, it is not told again."""
+
+    finding: Finding
+    since: datetime
+
+
+def watch(engine: Engine, feeds: Sequence[tuple[str, str]], settings: Settings) -> Watched:
+    """Look at every feed (source, feed), unfinished batch and open gap as they stand now."""
+    with transaction(engine, "loader") as connection:
+        causes = [
+            *_late_feeds(connection, feeds, timedelta(seconds=settings.feed_late_seconds)),
+            *_stuck_batches(connection, timedelta(seconds=settings.batch_stuck_seconds)),
+        ]
+        known = _open_findings(connection)
+        opened = [
+            open_finding(connection, cause.finding)
+            for cause in causes
+            if _names(cause.finding) in known or not _is_acknowledged(connection, cause)
+        ]
+        current = {_names(cause.finding) for cause in causes}
+        closed = [finding_id for names, finding_id in known.items() if names not in current]
+        for finding_id in closed:
+            close_finding(connection, finding_id, "system")
+        opened += _open_gaps(connection, timedelta(seconds=2 * settings.overlap_seconds))
+    return Watched(opened=sorted(set(opened) - set(known.values())), closed=sorted(closed))
+
+
+def _late_feeds(
+    connection: Connection, feeds: Sequence[tuple[str, str]], limit: timedelta
+) -> Iterator[_Cause]:
+    for source, feed in feeds:
+        completed_at, since, late_for = _last_complete(connection, source, feed)
+        if late_for <= limit:
+            continue
+        told = f"since {completed_at:%Y-%m-%d %H:%M} UTC" if completed_at else "ever"
+        yield _Cause(
+            Finding(
+                kind="feed_late",
+                source=source,
+                subject=feed,
+                summary=f"{source} {feed} has not been read to its end {told}: settlements after "
+                "that are missing. Look at the DAG "
+                f"catch_up_{source}: is it paused, failing, or stopped by another finding?",
+                kept="What had arrived is kept. This finding closes itself when the feed has been "
+                "read to its end.",
+                detail={"completed_at": completed_at and completed_at.isoformat()},
+            ),
+            since,
+        )
+
+
+def _last_complete(
+    connection: Connection, source: str, feed: str
+) -> tuple[datetime | None, datetime, timedelta]:
+    """When the feed was last complete, from when its lateness counts, and how late it is.
+
+    A feed that was never complete counts from its first batch, and one that never ran from the
+    first time that it was looked for, which is noted as its cursor at the empty position.
+    """
+    this = {"source": source, "feed": feed}
+    connection.execute(insert(cursor_table).values(**this, position={}).on_conflict_do_nothing())
+    row = connection.execute(
+        text(
+            "SELECT completed_at, since, now() - since FROM ("
+            " SELECT completed_at, coalesce(completed_at,"
+            " (SELECT min(opened_at) FROM ops.batch"
+            " WHERE batch.source = cursor.source AND batch.feed = cursor.feed), moved_at) AS since"
+            " FROM ops.cursor WHERE source = :source AND feed = :feed) AS feed"
+        ),
+        this,
+    ).one()
+    return row[0], row[1], row[2]
+
+
+def _stuck_batches(connection: Connection, limit: timedelta) -> Iterator[_Cause]:
+    """Unfinished batches that neither a step nor a decision has moved for longer than `limit`."""
+    rows = connection.execute(
+        text(
+            "SELECT * FROM ("
+            " SELECT batch_id, source, feed, state, greatest(opened_at, landed_at,"
+            " raw_checked_at, normalized_at, settlements_checked_at, (SELECT max(decided_at)"
+            " FROM ops.decision JOIN ops.finding USING (finding_id)"
+            " WHERE finding.batch_id = batch.batch_id AND kind = 'batch_held')) AS moved_at"
+            " FROM ops.batch WHERE state IN ('landing', 'landed', 'normalized')"
+            ") AS unfinished WHERE now() - moved_at > :limit ORDER BY batch_id"
+        ),
+        {"limit": limit},
+    )
+    for row in rows:
+        yield _Cause(_stuck(row), row.moved_at)
+
+
+def _stuck(row: Row[Any]) -> Finding:
+    return Finding(
+        kind="batch_stuck",
+        source=row.source,
+        subject=f"batch {row.batch_id}",
+        summary=f"Batch {row.batch_id} of {row.source} {row.feed} has been {row.state} since "
+        f"{row.moved_at:%Y-%m-%d %H:%M} UTC. Look at the last failed task of the DAG "
+        f"catch_up_{row.source}; its next run that succeeds finishes the batch.",
+        kept="Everything that arrived is kept. This finding closes itself when the batch is "
+        "published or held.",
+        detail={"state": row.state, "since": row.moved_at.isoformat()},
+        batch_id=row.batch_id,
+    )
+
+
+def _open_gaps(connection: Connection, patience: timedelta) -> list[int]:
+    """Ask again about gaps that nobody is asked about and that are not being read again."""
+    rows = connection.execute(
+        text(
+            "SELECT * FROM ops.gap WHERE state = 'open' AND NOT EXISTS ("
+            " SELECT FROM ops.finding WHERE kind = 'gap' AND finding.state = 'open'"
+            " AND finding.source = gap.source AND detail -> 'gap_id' = to_jsonb(gap_id))"
+            " AND (tried_at IS NOT NULL OR subjects = '{}')"
+            " AND (tried_at IS NULL OR now() - tried_at > :patience) ORDER BY gap_id"
+        ),
+        {"patience": patience},
+    )
+    return [
+        open_gap_finding(
+            connection,
+            row.source,
+            row.feed,
+            row.gap_id,
+            Gap(row.range_after, row.range_before, _told_again(row), tuple(row.subjects)),
+        )
+        for row in rows.all()
+    ]
+
+
+def _told_again(gap: Row[Any]) -> str:
+    if gap.tried_at is None:
+        return str(gap.reason)
+    return (
+        f"{gap.reason} It was asked for again at {gap.tried_at:%Y-%m-%d %H:%M} UTC; if what was "
+        "missing has arrived, accept the gap."
+    )
+
+
+def _open_findings(connection: Connection) -> dict[tuple[str, str, str], int]:
+    rows = connection.execute(
+        select(
+            finding_table.c.kind,
+            finding_table.c.source,
+            finding_table.c.subject,
+            finding_table.c.finding_id,
+        ).where(
+            finding_table.c.kind.in_(("feed_late", "batch_stuck")),
+            finding_table.c.state == "open",
+        )
+    )
+    return {(kind, source, subject): finding_id for kind, source, subject, finding_id in rows}
+
+
+def _names(finding: Finding) -> tuple[str, str, str]:
+    return finding.kind, finding.source, finding.subject
+
+
+def _is_acknowledged(connection: Connection, cause: _Cause) -> bool:
+    """Whether a person has seen this very episode: a finding opened since it began, and decided."""
+    return bool(
+        connection.execute(
+            select(func.count())
+            .select_from(finding_table)
+            .where(
+                finding_table.c.kind == cause.finding.kind,
+                finding_table.c.source == cause.finding.source,
+                finding_table.c.subject == cause.finding.subject,
+                finding_table.c.closed_by == "decision",
+                finding_table.c.opened_at > cause.since,
+            )
+        ).scalar_one()
+    )

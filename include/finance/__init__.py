@@ -1,0 +1,1 @@
+"""What finance reads: views, and the data dictionary generated from them."""

@@ -1,0 +1,1 @@
+"""Row rules defined once, and the gates that apply them between tasks."""

@@ -1,0 +1,98 @@
+"""The row rules as Great Expectations sees them: one expectation a group over a batch's own rows.
+
+Importing Great Expectations costs seconds and 230 MB, so it happens inside the one function that
+needs it, and only for a batch with rows.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Engine
+
+from include.quality.rules import GROUPS, RuleGroup, batch_rows
+
+
+@dataclass(frozen=True)
+class GroupResult:
+    """What Great Expectations found for one group: how many rows fail, and its result in full."""
+
+    unexpected: int
+    result: dict[str, Any]
+
+
+def validate_rows(engine: Engine, batch_id: int) -> dict[str, GroupResult]:
+    """Let Great Expectations check the staged rows of one batch; the result of each group by name.
+
+    It opens connections of its own, as role loader, and sees only what is committed.  Raises
+    RuntimeError if an expectation could not be evaluated.
+    """
+    # Before the import, or every validation logs some two hundred lines.
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
+    import great_expectations
+    from great_expectations.data_context.types.base import (
+        DataContextConfig,
+        InMemoryStoreBackendDefaults,
+        ProgressBarsConfig,
+    )
+
+    context = great_expectations.get_context(
+        mode="ephemeral",
+        project_config=DataContextConfig(
+            store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
+            progress_bars=ProgressBarsConfig(globally=False),
+        ),
+    )
+    warehouse = context.data_sources.add_postgres(
+        "warehouse", connection_string=_connection_string(engine)
+    )
+    try:
+        rows = warehouse.add_query_asset("staged", query=batch_rows(batch_id))
+        suite = great_expectations.ExpectationSuite(
+            "row_rules", expectations=[_expectation(group) for group in GROUPS]
+        )
+        definition = great_expectations.ValidationDefinition(
+            name="check_settlements",
+            data=rows.add_batch_definition_whole_table("batch"),
+            suite=context.suites.add(suite),
+        )
+        outcome = context.validation_definitions.add(definition).run(result_format="SUMMARY")
+    finally:
+        warehouse.get_engine().dispose()
+    return dict(_group_result(result) for result in outcome.results)
+
+
+def _expectation(group: RuleGroup) -> Any:
+    from great_expectations.expectations.core.unexpected_rows_expectation import (
+        UnexpectedRowsExpectation,
+    )
+    from great_expectations.expectations.metadata_types import FailureSeverity
+
+    return UnexpectedRowsExpectation(
+        unexpected_rows_query=f"SELECT record_id FROM {{batch}} WHERE {group.failure}",
+        severity=FailureSeverity(group.severity),
+        meta={"group": group.name},
+        description=" ".join(rule.meaning for rule in group.rules),
+    )
+
+
+def _group_result(result: Any) -> tuple[str, GroupResult]:
+    group = result.expectation_config.meta["group"]
+    if result.exception_info.get("raised_exception") or "observed_value" not in result.result:
+        raise RuntimeError(
+            f"Great Expectations could not evaluate the group {group!r}: {result.exception_info}. "
+            "Nothing was changed. Look at the exception, then clear this task."
+        )
+    told = result.to_json_dict()
+    return group, GroupResult(
+        unexpected=int(result.result["observed_value"]),
+        result={name: told[name] for name in ("success", "severity", "result") if name in told},
+    )
+
+
+def _connection_string(engine: Engine) -> str:
+    """The engine's own address, in its transactions' role and time zone; holds a password."""
+    url = engine.url.update_query_dict({"options": "-c role=loader -c timezone=UTC"})
+    return url.render_as_string(hide_password=False)

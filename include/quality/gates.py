@@ -1,0 +1,495 @@
+"""The gates between tasks: each lets a batch pass, or holds it with a finding and goes red.
+
+A gate works on every batch of its source that waits for it, oldest first, each in one transaction
+that holds the batch's row.  A held batch never keeps later ones back; the exception comes after
+all of them.  Every rule's result is recorded, met or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, Connection, Engine, Row, func, insert, text
+
+from include.quality.expectations import GroupResult, validate_rows
+from include.quality.rules import GROUPS, Severity, batch_rows, failing_reason, failing_rule
+from include.settings import Settings
+from include.warehouse import batches
+from include.warehouse.cursors import is_behind
+from include.warehouse.database import transaction
+from include.warehouse.findings import KINDS, Finding, open_finding
+from include.warehouse.quarantine import open_count, report_quarantined
+from include.warehouse.tables import quality_result as quality_result_table
+
+Gate = Literal["check_raw", "check_settlements"]
+
+_CONFLICTS_REPORTED = 20
+_EXAMPLES = 10
+
+
+class BatchHeld(Exception):
+    """A gate held at least one batch; findings are open, and every other batch was checked."""
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """What one gate did, in counts: batches it let pass, rows it looked at, rows it held back."""
+
+    gate: Gate
+    passed: int
+    evaluated: int
+    quarantined: int
+
+
+@dataclass(frozen=True)
+class RuleResult:
+    """What one rule found in a batch; `is_waived` if a decision released the batch from it."""
+
+    expectation: str
+    severity: Severity
+    is_met: bool
+    unexpected: int
+    evaluated: int
+    explanation: str
+    is_waived: bool = False
+    result: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the batch may not pass."""
+        return self.severity == "critical" and not self.is_met and not self.is_waived
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What a gate found in one batch, and what it did with it."""
+
+    batch_id: int
+    evaluated: int
+    quarantined: int = 0
+    finding_id: int | None = None
+    held_reason: str | None = None
+
+
+def check_raw(engine: Engine, source: str, settings: Settings) -> GateReport:
+    """Compare what landed with what the provider counted, and hold back records without a key.
+
+    Raises `BatchHeld`, after all batches, if one does not add up.  `settings` is taken as every
+    gate takes it; no rule here has a limit to set.
+    """
+    return _run(engine, source, "check_raw", batches.AWAITS_RAW_CHECK, _check_raw_batch)
+
+
+def check_settlements(engine: Engine, source: str, settings: Settings) -> GateReport:
+    """Apply the row rules to what is staged: failing rows go to quarantine, the others pass.
+
+    Raises `BatchHeld`, after all batches, if too many rows of one fail or it does not add up; the
+    rows of a held batch stay staged until a decision.
+    """
+
+    def check(connection: Connection, batch: Row[Any]) -> BatchReport:
+        return _check_settlements_batch(engine, connection, batch, settings)
+
+    return _run(engine, source, "check_settlements", batches.AWAITS_SETTLEMENT_CHECK, check)
+
+
+def _run(
+    engine: Engine,
+    source: str,
+    gate: Gate,
+    condition: ColumnElement[bool],
+    check: Callable[[Connection, Row[Any]], BatchReport],
+) -> GateReport:
+    reports = []
+    for batch_id in batches.waiting(engine, source, condition):
+        with transaction(engine, "loader") as connection:
+            batch = batches.claim(connection, batch_id, condition)
+            if batch is not None:
+                reports.append(check(connection, batch))
+    if held := [report for report in reports if report.finding_id is not None]:
+        raise BatchHeld(_held_message(gate, source, held))
+    return GateReport(
+        gate=gate,
+        passed=len(reports),
+        evaluated=sum(report.evaluated for report in reports),
+        quarantined=sum(report.quarantined for report in reports),
+    )
+
+
+def _held_message(gate: Gate, source: str, held: list[BatchReport]) -> str:
+    told = " ".join(
+        f"Batch {report.batch_id} (finding {report.finding_id}): {report.held_reason}"
+        for report in held
+    )
+    return (
+        f"{gate} holds {len(held)} batches of {source}. {told} "
+        "Everything that arrived is kept in raw, nothing of these batches is published, and other "
+        "batches were checked. Trigger the DAG resolve_findings with the finding's number and one "
+        f"of: {', '.join(KINDS['batch_held'].decisions)}."
+    )
+
+
+# --- check_raw ----------------------------------------------------------------------------------
+
+# Its own records, or, in a replay, those taken from quarantine.
+_OWN_RECORDS = """
+SELECT record_id, record_key FROM raw.record
+WHERE record_id BETWEEN :first AND :last AND batch_id = :batch_id
+"""
+_REPLAYED_RECORDS = """
+SELECT record_id, record_key FROM ops.quarantine JOIN raw.record USING (record_id)
+WHERE replay_batch_id = :batch_id
+"""
+_IS_KEYLESS = "record_key LIKE 'sha256:%'"
+
+
+def _check_raw_batch(connection: Connection, batch: Row[Any]) -> BatchReport:
+    records = _REPLAYED_RECORDS if batch.kind == "replay" else _OWN_RECORDS
+    this = {
+        "batch_id": batch.batch_id,
+        "source": batch.source,
+        "first": batch.record_id_first,
+        "last": batch.record_id_last,
+    }
+    stored, keyless = connection.execute(
+        text(f"SELECT count(*), count(*) FILTER (WHERE {_IS_KEYLESS}) FROM ({records})"), this
+    ).one()
+    results = list(_raw_results(batch, stored, keyless))
+    _record_results(connection, batch, "check_raw", results)
+    _report_drift(connection, batch)
+    _report_conflicts(connection, batch)
+    if keyless:
+        _quarantine_keyless(connection, records, this)
+    if failed := [result for result in results if result.holds]:
+        return _hold(connection, batch, failed, evaluated=stored)
+    batches.move(connection, batch.batch_id, raw_checked_at=func.now())
+    return BatchReport(batch.batch_id, evaluated=stored, quarantined=keyless)
+
+
+def _raw_results(batch: Row[Any], stored: int, keyless: int) -> Iterable[RuleResult]:
+    yield RuleResult(
+        "pages_counted",
+        "critical",
+        is_met=batch.pages_miscounted == 0,
+        unexpected=batch.pages_miscounted,
+        evaluated=batch.pages_received,
+        explanation=f"{batch.pages_miscounted} of {batch.pages_received} pages hold another number "
+        "of records than the provider says they do.",
+    )
+    yield RuleResult(
+        "records_stored",
+        "critical",
+        is_met=batch.landed == stored,
+        unexpected=abs(batch.landed - stored),
+        evaluated=stored,
+        explanation=f"{batch.landed} records were counted as landed and {stored} are in raw.",
+    )
+    moved_back = is_behind(batch.cursor_after or "", batch.cursor_before or "")
+    yield RuleResult(
+        "cursor_moved_forward",
+        "critical",
+        is_met=not moved_back,
+        unexpected=int(moved_back),
+        evaluated=1,
+        explanation=f"The cursor went back from {batch.cursor_before} to {batch.cursor_after}.",
+    )
+    yield RuleResult(
+        "records_keyed",
+        "warning",
+        is_met=keyless == 0,
+        unexpected=keyless,
+        evaluated=stored,
+        explanation=f"{keyless} records carry no id of the provider's.",
+    )
+    yield RuleResult(
+        "fields_known",
+        "warning",
+        is_met=not batch.unknown_fields,
+        unexpected=len(batch.unknown_fields),
+        evaluated=stored,
+        explanation=f"Undocumented fields: {', '.join(batch.unknown_fields) or 'none'}.",
+    )
+    yield RuleResult(
+        "contents_agree",
+        "warning",
+        is_met=not batch.conflicting_keys,
+        unexpected=len(batch.conflicting_keys),
+        evaluated=stored,
+        explanation="Keys that arrived with another content than before: "
+        f"{', '.join(batch.conflicting_keys[:_CONFLICTS_REPORTED]) or 'none'}.",
+    )
+
+
+def _quarantine_keyless(connection: Connection, records: str, this: dict[str, Any]) -> None:
+    connection.execute(
+        text(
+            "INSERT INTO ops.quarantine (source, stage, rule, reason, record_id, batch_id)"
+            " SELECT :source, 'raw', 'record_without_key',"
+            " 'The record carries no id of the provider''s. Found: ' || record_key,"
+            f" record_id, :batch_id FROM ({records}) AS landed WHERE {_IS_KEYLESS}"
+            " ON CONFLICT (batch_id, record_id) DO UPDATE SET stage = excluded.stage,"
+            " rule = excluded.rule, reason = excluded.reason, state = 'open'"
+        ),
+        this,
+    )
+
+
+def _report_drift(connection: Connection, batch: Row[Any]) -> None:
+    for name in sorted(batch.unknown_fields):
+        open_finding(
+            connection,
+            Finding(
+                kind="unknown_field",
+                source=batch.source,
+                subject=name,
+                summary=f"{batch.source} sends a field that its documentation does not have: "
+                f"{name}.",
+                kept="It is kept in raw with every record and used nowhere else.",
+                detail={"field": name},
+                batch_id=batch.batch_id,
+            ),
+            once=True,
+        )
+
+
+def _report_conflicts(connection: Connection, batch: Row[Any]) -> None:
+    keys = sorted(batch.conflicting_keys)
+    for key in keys[:_CONFLICTS_REPORTED]:
+        _report_conflict(connection, batch, f"record {key}", f"the id {key}", [key])
+    if further := keys[_CONFLICTS_REPORTED:]:
+        _report_conflict(
+            connection,
+            batch,
+            f"batch {batch.batch_id}, further records",
+            f"{len(further)} further ids",
+            further,
+        )
+
+
+def _report_conflict(
+    connection: Connection, batch: Row[Any], subject: str, which: str, keys: list[str]
+) -> None:
+    open_finding(
+        connection,
+        Finding(
+            kind="record_conflict",
+            source=batch.source,
+            subject=subject,
+            summary=f"{batch.source} sent {which} again with another content.",
+            kept="Every content is kept in raw and goes on as a version of its own.",
+            detail={"record_keys": keys},
+            batch_id=batch.batch_id,
+        ),
+    )
+
+
+# --- check_settlements --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """What our own scan of staged rows found; `by_group` counts a row in each group it fails."""
+
+    staged: int
+    failing: int
+    by_group: dict[str, int]
+
+
+def _check_settlements_batch(
+    engine: Engine, connection: Connection, batch: Row[Any], settings: Settings
+) -> BatchReport:
+    scan = _scan(connection, batch.batch_id)
+    groups = validate_rows(engine, batch.batch_id) if scan.staged else {}
+    held_back = open_count(connection, batch.batch_id)
+    results = [
+        *_group_results(batch, scan, groups),
+        *_batch_results(batch, scan, groups, held_back, settings),
+    ]
+    _record_results(connection, batch, "check_settlements", results)
+    if failed := [result for result in results if result.holds]:
+        detail = {"rules": _failing_rules(connection, batch.batch_id)} if scan.failing else {}
+        return _hold(connection, batch, failed, evaluated=scan.staged, detail=detail)
+    if scan.failing:
+        _quarantine_failing(connection, batch)
+    batches.move(
+        connection,
+        batch.batch_id,
+        quarantined=held_back + scan.failing,
+        settlements_checked_at=func.now(),
+    )
+    report_quarantined(connection, batch.source, batch.batch_id)
+    return BatchReport(batch.batch_id, evaluated=scan.staged, quarantined=scan.failing)
+
+
+def _group_results(
+    batch: Row[Any], scan: _Scan, groups: dict[str, GroupResult]
+) -> Iterable[RuleResult]:
+    for group in GROUPS:
+        if group.name not in groups:
+            continue
+        unexpected = scan.by_group[group.name]
+        yield RuleResult(
+            group.name,
+            group.severity,
+            is_met=unexpected == 0,
+            unexpected=unexpected,
+            evaluated=scan.staged,
+            explanation=f"{unexpected} rows fail a rule that only a mistake of this project can "
+            f"break: {', '.join(rule.name for rule in group.rules)}.",
+            is_waived=batch.is_released,
+            result=groups[group.name].result,
+        )
+
+
+def _batch_results(
+    batch: Row[Any],
+    scan: _Scan,
+    groups: dict[str, GroupResult],
+    held_back: int,
+    settings: Settings,
+) -> Iterable[RuleResult]:
+    accounted = scan.staged + held_back + batch.evidence_only
+    yield RuleResult(
+        "rows_add_up",
+        "critical",
+        is_met=batch.landed == accounted,
+        unexpected=abs(batch.landed - accounted),
+        evaluated=batch.landed,
+        explanation=f"{batch.landed} records landed, but {scan.staged} rows are staged, "
+        f"{held_back} records quarantined and {batch.evidence_only} kept as evidence only.",
+    )
+    differing = {
+        name: (result.unexpected, scan.by_group[name])
+        for name, result in groups.items()
+        if result.unexpected != scan.by_group[name]
+    }
+    yield RuleResult(
+        "checks_agree",
+        "critical",
+        is_met=not differing,
+        unexpected=len(differing),
+        evaluated=len(groups),
+        explanation="Great Expectations and our own scan count other failing rows (group: theirs, "
+        f"ours): {differing}.",
+    )
+    quarantined = held_back + scan.failing
+    is_too_much = (
+        quarantined > settings.quarantine_rows_limit
+        and quarantined > settings.quarantine_share_limit * batch.landed
+    )
+    yield RuleResult(
+        "few_quarantined",
+        "critical",
+        is_met=not is_too_much,
+        unexpected=quarantined,
+        evaluated=batch.landed,
+        explanation=f"{quarantined} of {batch.landed} records would be quarantined; more than "
+        f"{settings.quarantine_share_limit:.2%} and more than {settings.quarantine_rows_limit} "
+        "hold a batch.",
+        is_waived=batch.is_released,
+    )
+
+
+def _scan(connection: Connection, batch_id: int) -> _Scan:
+    counts = ", ".join(f"count(*) FILTER (WHERE {group.failure})" for group in GROUPS)
+    fails_any = " OR ".join(group.failure for group in GROUPS)
+    staged, failing, *by_group = connection.execute(
+        text(
+            f"SELECT count(*), count(*) FILTER (WHERE {fails_any}), {counts}"
+            f" FROM ({batch_rows(batch_id)}) AS rows"
+        )
+    ).one()
+    names = (group.name for group in GROUPS)
+    return _Scan(staged, failing, dict(zip(names, by_group, strict=True)))
+
+
+def _failing_rules(connection: Connection, batch_id: int) -> list[dict[str, Any]]:
+    """Each rule that rows fail, with their number and examples, most rows first."""
+    found = connection.execute(
+        text(
+            "SELECT rule, count(*) AS count, jsonb_agg(jsonb_build_object("
+            "'record_id', record_id, 'reason', reason)) FILTER (WHERE place <= :examples)"
+            " AS examples FROM ("
+            " SELECT *, row_number() OVER (PARTITION BY rule ORDER BY record_id) AS place"
+            f" FROM ({_failing_rows(batch_id)}) AS failing"
+            ") AS placed GROUP BY rule ORDER BY count DESC, rule"
+        ),
+        {"examples": _EXAMPLES},
+    )
+    return [dict(row) for row in found.mappings()]
+
+
+def _failing_rows(batch_id: int) -> str:
+    return (
+        "SELECT * FROM ("
+        f"SELECT record_id, {failing_rule()} AS rule, {failing_reason()} AS reason"
+        f" FROM ({batch_rows(batch_id)}) AS rows"
+        ") AS judged WHERE rule IS NOT NULL"
+    )
+
+
+def _quarantine_failing(connection: Connection, batch: Row[Any]) -> None:
+    """Move the failing rows from staging to quarantine, however many, without reading them here."""
+    connection.execute(
+        text(
+            f"WITH failing AS MATERIALIZED ({_failing_rows(batch.batch_id)}),"
+            " without_legs AS (DELETE FROM staging.settlement_leg AS leg USING failing"
+            " WHERE leg.batch_id = :batch_id AND leg.record_id = failing.record_id),"
+            " removed AS (DELETE FROM staging.settlement AS staged USING failing"
+            " WHERE staged.batch_id = :batch_id AND staged.record_id = failing.record_id)"
+            " INSERT INTO ops.quarantine (source, stage, rule, reason, record_id, batch_id)"
+            " SELECT :source, 'settlement', rule, reason, record_id, :batch_id FROM failing"
+            " ON CONFLICT (batch_id, record_id) DO UPDATE SET stage = excluded.stage,"
+            " rule = excluded.rule, reason = excluded.reason, state = 'open'"
+        ),
+        {"batch_id": batch.batch_id, "source": batch.source},
+    )
+
+
+# --- both ---------------------------------------------------------------------------------------
+
+
+def _record_results(
+    connection: Connection, batch: Row[Any], gate: Gate, results: list[RuleResult]
+) -> None:
+    connection.execute(
+        insert(quality_result_table),
+        [
+            {
+                "batch_id": batch.batch_id,
+                "gate": gate,
+                "expectation": result.expectation,
+                "severity": result.severity,
+                "is_met": result.is_met,
+                "evaluated": result.evaluated,
+                "unexpected": result.unexpected,
+                "result": {"explanation": result.explanation, **result.result},
+            }
+            for result in results
+        ],
+    )
+
+
+def _hold(
+    connection: Connection,
+    batch: Row[Any],
+    failed: list[RuleResult],
+    *,
+    evaluated: int,
+    detail: dict[str, Any] | None = None,
+) -> BatchReport:
+    reason = " ".join(f"{result.expectation}: {result.explanation}" for result in failed)
+    told = [
+        {
+            name: value
+            for name, value in asdict(result).items()
+            if name in ("expectation", "unexpected", "evaluated", "explanation")
+        }
+        for result in failed
+    ]
+    finding_id = batches.hold(connection, batch, reason, {"failed": told, **(detail or {})})
+    return BatchReport(
+        batch.batch_id, evaluated=evaluated, finding_id=finding_id, held_reason=reason
+    )
