@@ -61,7 +61,8 @@ class OrdinaryUser:
 def ordinary_user(home: Path) -> Iterator[OrdinaryUser]:
     """Ourselves, working in `home`, or `nobody` in a folder of its own if we are root."""
     if os.geteuid() != 0:
-        yield OrdinaryUser(os.geteuid(), home, Path(sys.executable), _environment(PROJECT))
+        environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+        yield OrdinaryUser(os.geteuid(), home, Path(sys.executable), environment)
         return
     nobody = pwd.getpwnam("nobody")
     with tempfile.TemporaryDirectory(prefix="ordinary user ") as folder:
@@ -72,12 +73,12 @@ def ordinary_user(home: Path) -> Iterator[OrdinaryUser]:
         os.chown(home, nobody.pw_uid, nobody.pw_gid)
         _copy_packages(root / "packages")
         python = _copy_interpreter(root / "python")
-        yield OrdinaryUser(nobody.pw_uid, home, python, _environment(root / "packages"))
-
-
-def _environment(packages: Path) -> dict[str, str]:
-    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
-    return {**kept, "PYTHONPATH": str(packages)}
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(root / "packages"),
+            "LD_LIBRARY_PATH": str(python.parents[1] / "lib"),
+        }
+        yield OrdinaryUser(nobody.pw_uid, home, python, environment)
 
 
 def _copy_interpreter(target: Path) -> Path:
@@ -87,9 +88,9 @@ def _copy_interpreter(target: Path) -> Path:
         target / "lib" / library.name,
         ignore=shutil.ignore_patterns("site-packages", "dist-packages", "test", "config-*"),
     )
-    shared = sysconfig.get_config_var("LDLIBRARY")
     if sysconfig.get_config_var("Py_ENABLE_SHARED"):
-        for path in Path(sysconfig.get_config_var("LIBDIR")).rglob(f"{shared}*"):
+        shared = sysconfig.get_config_var("INSTSONAME")
+        for path in Path(sysconfig.get_config_var("LIBDIR")).glob(shared):
             shutil.copy2(path, target / "lib")
     python = target / "bin" / library.name
     python.parent.mkdir()

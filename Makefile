@@ -1,0 +1,65 @@
+# Needs Python 3.11 or newer with its venv module, make and git. Everything else comes with the lock.
+# Only relative paths below: make has no way to quote a space in the name of a target.
+SHELL := /bin/sh
+PYTHON ?=
+venv := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up env test check lock clean
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+
+demo: .venv/installed ## run every pipeline through a real Airflow against the sandbox, compare, stop
+	@exec $(venv) -m include.local demo
+
+up: .venv/installed ## keep the same system running and print where it is; Ctrl-C stops it
+	@exec $(venv) -m include.local up
+
+env: .venv/installed ## print the export lines with which a shell works on that system
+	@exec $(venv) -m include.local env
+
+test: .venv/installed ## everything a change must pass, but for `make check`
+	@exec $(venv) -m pytest
+
+check: .venv/installed ## format, lint, types
+	$(venv) -m ruff format --check .
+	$(venv) -m ruff check .
+	$(venv) -m mypy
+
+lock: .venv/installed ## resolve requirements.in and requirements-dev.in again
+	$(venv) -m uv pip compile $(resolve) requirements.in -o requirements.txt
+	$(venv) -m uv pip compile $(resolve) -c requirements.txt requirements-dev.in -o requirements-dev.txt
+
+clean: ## remove what was installed and what the systems of this project have stored
+	@if [ -d .local ]; then $(venv) -m include.local clean; fi
+	rm -rf .venv .local .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find dags include plugins tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+resolve := --universal --python-version 3.11 --generate-hashes --no-header --quiet
+
+# The first Python that is new enough and really runs: a name on PATH may be a stub that only fails.
+define find_python
+for candidate in $${PYTHON:-python3.13 python3.12 python3.11 python3 python}; do \
+	if "$$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' \
+		2>/dev/null; then python=$$candidate; break; fi; \
+done
+endef
+
+no_python := Missing: Python 3.11 or newer with its venv module (Debian: apt-get install python3 \
+python3-venv), or the path of one: make PYTHON=/path/to/python3.
+
+.venv/installed: export PYTHON := $(PYTHON)
+.venv/installed: requirements-dev.txt requirements-installer.txt
+	@$(find_python); \
+	if [ -z "$$python" ]; then echo '$(no_python)' >&2; exit 1; fi; \
+	echo "Installing the locked packages with $$($$python --version) into .venv" >&2; \
+	"$$python" -m venv --clear .venv
+	@$(venv) -m pip install -qq --disable-pip-version-check --require-hashes \
+		-r requirements-installer.txt
+	@$(venv) -m uv pip install --quiet --python $(venv) --compile-bytecode --require-hashes \
+		-r requirements-dev.txt 2>.venv/uv.log \
+	|| { echo 'uv did not succeed (see .venv/uv.log); installing with pip, which takes longer' >&2; \
+		$(venv) -m pip install -qq --disable-pip-version-check --require-hashes \
+			-r requirements-dev.txt; }
+	@touch .venv/installed

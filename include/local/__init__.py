@@ -1,0 +1,1 @@
+"""Embedded Postgres and Airflow as supervised processes on one machine."""

@@ -1,0 +1,177 @@
+"""Alerts on their way out: failed tasks into the outbox, and the outbox to the people on call."""
+
+from __future__ import annotations
+
+import logging
+import smtplib
+import ssl
+from collections.abc import Callable
+from email.message import EmailMessage
+from urllib.parse import quote
+
+import httpx
+from airflow.sdk import Connection, Context
+from airflow.sdk.configuration import conf
+from airflow.sdk.log import mask_secret, redact  # type: ignore[attr-defined]
+from sqlalchemy import Engine, select
+
+from include.orchestration.connections import (
+    ConnectionIncomplete,
+    base_address,
+    open_warehouse,
+    read_connection,
+)
+from include.warehouse.alerts import Alert, deliver_alerts, raise_alert
+from include.warehouse.database import transaction
+from include.warehouse.tables import alert as alert_table
+
+ALERTS = "alerts"
+
+_FIELDS = (
+    "either type http with the webhook as `base_url` in extra (and, if it wants one, a token as "
+    "password), or type smtp with host, port and `from_email` and `to_email` in extra"
+)
+_DELIVERY_SECONDS = 10.0
+_SHOWN_CHARACTERS = 1000
+_log = logging.getLogger(__name__)
+
+
+class AlertsUndelivered(Exception):
+    """At least one alert could not be handed over; it stays in the outbox for the next attempt."""
+
+
+def alert_failure(context: Context) -> None:
+    """Tell the people on call that a task failed for good; the callback of every task.
+
+    The alert goes through the outbox, which keeps it if it cannot be delivered and sends it once
+    however often the callback fires.  Only if the warehouse is away is it sent straight.
+    """
+    alert = _describe(context)
+    try:
+        engine = open_warehouse()
+        with transaction(engine, "loader") as connection:
+            raise_alert(
+                connection,
+                key=alert.key,
+                title=alert.title,
+                body=alert.body,
+                severity=alert.severity,
+            )
+    except Exception as error:  # noqa: BLE001 - whatever keeps the outbox from us, people are told
+        _log.warning("The warehouse cannot take the alert (%s); it is sent straight.", _told(error))
+        open_channel()(alert)
+    else:
+        deliver_alerts(engine, open_channel())
+
+
+def send_unsent(engine: Engine) -> int:
+    """Deliver every alert of the outbox; returns how many went.
+
+    Raises `AlertsUndelivered` with the reason if one did not go.
+    """
+    sent = deliver_alerts(engine, open_channel())
+    unsent = select(alert_table.c.title, alert_table.c.last_error).where(
+        alert_table.c.sent_at.is_(None), alert_table.c.last_error.is_not(None)
+    )
+    with transaction(engine, "loader") as connection:
+        refused = connection.execute(unsent.order_by(alert_table.c.alert_id).limit(1)).first()
+    if refused is not None:
+        raise AlertsUndelivered(
+            f"Alerts wait undelivered, the oldest is “{refused.title}”: {refused.last_error}. "
+            f"All of them are kept in ops.alert. Check the Airflow connection `{ALERTS}`; the next "
+            "run delivers them."
+        )
+    return sent
+
+
+def open_channel() -> Callable[[Alert], None]:
+    """How an alert reaches the people on call: the webhook or mail server of `alerts`."""
+    connection = read_connection(ALERTS, _FIELDS)
+    if connection.conn_type == "smtp":
+        if not connection.host or not connection.extra_dejson.get("to_email"):
+            raise ConnectionIncomplete(ALERTS, "has no host or no `to_email` in extra", _FIELDS)
+        return lambda alert: _send_mail(connection, alert)
+    address = base_address(connection)
+    if connection.conn_type != "http" or address is None:
+        raise ConnectionIncomplete(ALERTS, "is neither a webhook nor a mail server", _FIELDS)
+    # The address of a webhook is often its only secret.
+    mask_secret(address)
+    return lambda alert: _post(address, connection.password, alert)
+
+
+def page_of(key: str) -> str:
+    """The page of Airflow's UI where the cause of the alert with this key is to be seen."""
+    base = conf.get("api", "base_url", fallback="http://localhost:8080").rstrip("/")
+    match key.split("/"):
+        case ["task", dag_id, run_id, task_id, map_index]:
+            task = f"{base}/dags/{dag_id}/runs/{quote(run_id)}/tasks/{task_id}"
+            return task if map_index == "-1" else f"{task}/mapped/{map_index}"
+        case _:
+            return f"{base}/plugin/findings"
+
+
+def _describe(context: Context) -> Alert:
+    instance = context["ti"]
+    map_index = instance.map_index if instance.map_index is not None else -1
+    key = f"task/{instance.dag_id}/{instance.run_id}/{instance.task_id}/{map_index}"
+    error = context.get("exception")
+    happened = _told(error) if error else "Its process died or lost contact with Airflow."
+    return Alert(
+        key=key,
+        title=f"{instance.dag_id}: {instance.task_id} failed",
+        body=f"What happened: {happened}\n"
+        "What was kept: everything that was committed before; any later run goes on from it.\n"
+        f"What to click: {page_of(key)} – the end of its log says what to do next, the runbook in "
+        "the DAG's documentation the rest.",
+        severity="critical",
+    )
+
+
+def _told(error: BaseException | str) -> str:
+    """What an error says: all of it if it is one of ours, its first line if it is any other's."""
+    if isinstance(error, str):
+        text = error
+    elif type(error).__module__.startswith("include."):
+        text = str(error)
+    else:
+        # Further lines of a database's error quote rows and statements.
+        text = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    return str(redact(text))[:_SHOWN_CHARACTERS]
+
+
+def _post(address: str, token: str | None, alert: Alert) -> None:
+    message = {
+        "key": alert.key,
+        "title": alert.title,
+        "body": alert.body,
+        "severity": alert.severity,
+        "url": page_of(alert.key),
+    }
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    with httpx.Client(timeout=_DELIVERY_SECONDS, trust_env=False) as client:
+        answer = client.post(address, json=message, headers=headers)
+    if not answer.is_success:
+        raise AlertsUndelivered(f"the webhook answered {answer.status_code}")
+
+
+def _send_mail(connection: Connection, alert: Alert) -> None:
+    extra = connection.extra_dejson
+    message = EmailMessage()
+    message["Subject"] = f"[{alert.severity}] {' '.join(alert.title.split())}"
+    message["From"] = str(extra.get("from_email") or connection.login or "airflow@localhost")
+    message["To"] = str(extra["to_email"])
+    message.set_content(f"{alert.body}\n\n{page_of(alert.key)}\n")
+    is_encrypted = not extra.get("disable_ssl", False)
+    host, port = str(connection.host), connection.port or (465 if is_encrypted else 25)
+    tls = ssl.create_default_context()
+    server = (
+        smtplib.SMTP_SSL(host, port, timeout=_DELIVERY_SECONDS, context=tls)
+        if is_encrypted
+        else smtplib.SMTP(host, port, timeout=_DELIVERY_SECONDS)
+    )
+    with server:
+        if not is_encrypted and not extra.get("disable_tls", False):
+            server.starttls(context=tls)
+        if connection.login and connection.password:
+            server.login(connection.login, connection.password)
+        server.send_message(message)

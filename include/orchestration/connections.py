@@ -1,0 +1,100 @@
+"""From Airflow connections to the clients and engines of the rooms below.
+
+Hosts and keys come from here and from nowhere else; whoever runs a DAG cannot name one.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from airflow.sdk import Connection
+from airflow.sdk.exceptions import AirflowNotFoundException
+from airflow.sdk.log import mask_secret
+from sqlalchemy import URL, Engine
+
+from include.catchup.sources import Source
+from include.providers.http import Client
+from include.settings import Settings
+from include.warehouse.database import open_engine
+
+WAREHOUSE = "warehouse"
+
+# A host that swallows packets must not hold a task, or an alert, for minutes.
+_CONNECT_SECONDS = "10"
+
+
+class ConnectionIncomplete(Exception):
+    """An Airflow connection is missing or lacks a field; the message says which and where."""
+
+    def __init__(self, connection_id: str, lacking: str, fields: str) -> None:
+        super().__init__(
+            f"The Airflow connection `{connection_id}` {lacking}. Nothing was read or written. "
+            f"Fill in {fields} under Admin → Connections, or in the environment variable "
+            f"AIRFLOW_CONN_{connection_id.upper()}, then clear this task."
+        )
+
+
+def read_connection(connection_id: str, fields: str) -> Connection:
+    """The Airflow connection of that name.
+
+    `fields` tells what belongs into it, for the message of `ConnectionIncomplete` if it is missing.
+    """
+    try:
+        connection: Connection = Connection.get(connection_id)
+    except AirflowNotFoundException:
+        raise ConnectionIncomplete(connection_id, "does not exist", fields) from None
+    if connection.password:
+        mask_secret(connection.password)
+    return connection
+
+
+def open_warehouse() -> Engine:
+    """The engine of this process for the warehouse, from the connection `warehouse`.
+
+    What the connection's extra holds goes to libpq (`sslmode`, `sslrootcert`, …).
+    """
+    fields = "host, port, schema (the database), login (pipelines) and password"
+    connection = read_connection(WAREHOUSE, fields)
+    for field in ("host", "schema", "login"):
+        if not getattr(connection, field):
+            raise ConnectionIncomplete(WAREHOUSE, f"has no {field}", fields)
+    options = {name: str(value) for name, value in connection.extra_dejson.items()}
+    url = URL.create(
+        "postgresql",
+        username=connection.login,
+        password=connection.password,
+        host=connection.host,
+        port=connection.port or 5432,
+        database=connection.schema,
+        query={"connect_timeout": _CONNECT_SECONDS, **options},
+    )
+    return _engine(url.render_as_string(hide_password=False))
+
+
+def open_source(source: Source, settings: Settings) -> Client:
+    """A client of the source's provider, from the connection of the same name; close it."""
+    fields = "the key as password and the address as `base_url` in extra"
+    connection = read_connection(source.name, fields)
+    if not connection.password:
+        raise ConnectionIncomplete(source.name, "has no password", fields)
+    base_url = base_address(connection)
+    if base_url is None:
+        raise ConnectionIncomplete(source.name, "has no address", fields)
+    return source.open_client(base_url, connection.password, settings)
+
+
+def base_address(connection: Connection) -> str | None:
+    """`base_url` in the connection's extra, else its host, port and schema; None if neither."""
+    if base_url := connection.extra_dejson.get("base_url"):
+        return str(base_url)
+    if not connection.host:
+        return None
+    if "://" in connection.host:
+        return connection.host
+    port = f":{connection.port}" if connection.port else ""
+    return f"{connection.schema or 'https'}://{connection.host}{port}"
+
+
+@cache
+def _engine(url: str) -> Engine:
+    return open_engine(url)

@@ -1,0 +1,34 @@
+"""What a DAG's page in the UI says: what it does, and what to do at night when it is red."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from include.catchup.sources import Source
+from include.warehouse.findings import KINDS
+
+_RUNBOOKS = Path(__file__).parent / "runbooks"
+
+
+def document_catch_up(source: Source) -> str:
+    """The page of a source's catch-up DAG: its provider's own documentation, then the runbook."""
+    runbook = _read("catch_up").replace("{source}", source.name)
+    return f"{source.documentation.strip()}\n\n{runbook}"
+
+
+def document_watch_feeds() -> str:
+    """The page of `watch_feeds`."""
+    return _read("watch_feeds")
+
+
+def document_resolve_findings() -> str:
+    """The page of `resolve_findings`: its runbook, and what each kind of finding allows."""
+    lines = ["| finding | decision | what it does |", "|---|---|---|"]
+    for name, kind in KINDS.items():
+        for decision, effect in kind.decisions.items():
+            lines.append(f"| `{name}` | `{decision}` | {effect} |")
+    return _read("resolve_findings").replace("{decisions}", "\n".join(lines))
+
+
+def _read(name: str) -> str:
+    return (_RUNBOOKS / f"{name}.md").read_text(encoding="utf-8")

@@ -1,0 +1,1 @@
+"""A page inside Airflow's UI: the open findings, each with the form that decides it."""

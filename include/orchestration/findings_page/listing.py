@@ -1,0 +1,62 @@
+"""What the page shows: open findings, worst and oldest first, and the latest decisions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Engine, case, func, select
+
+from include.warehouse.database import transaction
+from include.warehouse.findings import KINDS
+from include.warehouse.tables import decision as decision_table
+from include.warehouse.tables import finding as finding_table
+
+_FINDINGS_SHOWN = 200
+_DECISIONS_SHOWN = 30
+
+_URGENCY = case({"critical": 0, "warning": 1, "info": 2}, value=finding_table.c.severity)
+_FINDINGS = (
+    select(
+        finding_table.c.finding_id,
+        finding_table.c.kind,
+        finding_table.c.source,
+        finding_table.c.subject,
+        finding_table.c.severity,
+        finding_table.c.summary,
+        finding_table.c.kept,
+        finding_table.c.detail,
+        finding_table.c.times_seen,
+        finding_table.c.opened_at,
+        finding_table.c.last_seen_at,
+    )
+    .where(finding_table.c.state == "open")
+    .order_by(_URGENCY, finding_table.c.finding_id)
+    .limit(_FINDINGS_SHOWN)
+)
+_OPEN_COUNT = select(func.count()).select_from(finding_table).where(finding_table.c.state == "open")
+_DECISIONS = (
+    select(
+        decision_table.c.finding_id,
+        decision_table.c.decision,
+        decision_table.c.decided_by,
+        decision_table.c.decided_at,
+        decision_table.c.reason,
+        decision_table.c.reference,
+        finding_table.c.summary,
+    )
+    .join(finding_table, finding_table.c.finding_id == decision_table.c.finding_id)
+    .order_by(decision_table.c.decision_id.desc())
+    .limit(_DECISIONS_SHOWN)
+)
+
+
+def list_findings(engine: Engine) -> dict[str, Any]:
+    """Open findings with the decisions they allow, how many there are, and what was decided."""
+    with transaction(engine, "loader") as connection:
+        findings = [dict(row) for row in connection.execute(_FINDINGS).mappings()]
+        open_count = connection.execute(_OPEN_COUNT).scalar_one()
+        decisions = [dict(row) for row in connection.execute(_DECISIONS).mappings()]
+    for finding in findings:
+        kind = KINDS.get(finding["kind"])
+        finding["decisions"] = kind.decisions if kind else {}
+    return {"open_count": open_count, "findings": findings, "decisions": decisions}

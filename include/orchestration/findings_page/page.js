@@ -1,0 +1,277 @@
+"use strict";
+
+// Text that providers wrote reaches the page only as textContent: it can never become markup.
+
+// Where Airflow's own UI and API lie, seen from this page.
+const AIRFLOW = new URL("../../", document.baseURI);
+const DAG = new URL("api/v2/dags/resolve_findings", AIRFLOW);
+const POLL_MILLISECONDS = 1500;
+const ENDED = ["success", "failed"];
+
+function element(name, properties = {}, ...children) {
+  const made = document.createElement(name);
+  Object.assign(made, properties);
+  made.append(...children);
+  return made;
+}
+
+function moment(text) {
+  return text ? `${text.slice(0, 16).replace("T", " ")} UTC` : "";
+}
+
+async function ask(url, options = {}) {
+  const answer = await fetch(url, { credentials: "same-origin", ...options });
+  const content = await answer.json().catch(() => ({}));
+  if (answer.ok) return content;
+  throw new Error(refusal(answer.status, content.detail, options.method === "POST"));
+}
+
+function refusal(status, detail, isDecision) {
+  if (status === 401) return "You are no longer logged in. Load Airflow again and log in.";
+  if (status === 403) {
+    return isDecision
+      ? "Your role may look at findings but not decide. Ask somebody who may trigger DAGs."
+      : "Your role may not see findings. Ask an administrator of Airflow.";
+  }
+  const told = typeof detail === "string" ? detail : JSON.stringify(detail ?? "");
+  return `Airflow answered ${status}: ${told}`;
+}
+
+function field(label, name, kind, properties) {
+  const input = element(kind, { name, ...properties });
+  return element("label", { className: "field" }, label, input);
+}
+
+function choices(finding) {
+  const made = Object.entries(finding.decisions).map(([decision, effect]) =>
+    element(
+      "label",
+      { className: "choice" },
+      element("input", { type: "radio", name: "decision", value: decision, required: true }),
+      element("span", {}, element("strong", { textContent: decision }), ` – ${effect}`),
+    ),
+  );
+  return element("fieldset", {}, element("legend", { textContent: "Decision" }), ...made);
+}
+
+// The fields that only some decisions ask for.
+function needs(finding, decision) {
+  return {
+    record_id: decision === "choose_version",
+    continue_from:
+      decision === "skip_page" || (finding.kind === "gap" && decision === "try_again"),
+  };
+}
+
+function decisionForm(finding) {
+  const record = field("Record whose version counts", "record_id", "input", {
+    type: "number",
+    min: 1,
+  });
+  const continued = field(
+    "Go on after the entry with this id (may stay empty)",
+    "continue_from",
+    "input",
+    { type: "text", maxLength: 500 },
+  );
+  const outcome = element("p", { className: "outcome", hidden: true });
+  outcome.setAttribute("role", "status");
+  const form = element(
+    "form",
+    {},
+    choices(finding),
+    record,
+    continued,
+    field("Reason, kept for ever", "reason", "textarea", {
+      rows: 2,
+      required: true,
+      minLength: 5,
+      maxLength: 2000,
+    }),
+    field("Reference: a ticket or mail (may stay empty)", "reference", "input", {
+      type: "text",
+      maxLength: 500,
+    }),
+    element("button", { textContent: `Decide finding ${finding.finding_id}` }),
+    outcome,
+  );
+  const fit = () => {
+    const needed = needs(finding, new FormData(form).get("decision"));
+    record.hidden = !needed.record_id;
+    record.lastElementChild.required = needed.record_id;
+    continued.hidden = !needed.continue_from;
+  };
+  form.addEventListener("change", fit);
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    decide(finding, form, outcome);
+  });
+  fit();
+  return form;
+}
+
+function conf(finding, form) {
+  const given = new FormData(form);
+  const needed = needs(finding, given.get("decision"));
+  const filled = {
+    finding_ids: [finding.finding_id],
+    decision: given.get("decision"),
+    reason: given.get("reason"),
+  };
+  if (given.get("reference")) filled.reference = given.get("reference");
+  if (needed.record_id) filled.record_id = Number(given.get("record_id"));
+  if (needed.continue_from && given.get("continue_from")) {
+    filled.continue_from = given.get("continue_from");
+  }
+  return filled;
+}
+
+async function decide(finding, form, outcome) {
+  const button = form.querySelector("button");
+  button.disabled = true;
+  outcome.hidden = false;
+  outcome.textContent = "Asking Airflow to run resolve_findings …";
+  try {
+    const run = await ask(`${DAG}/dagRuns`, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ logical_date: null, conf: conf(finding, form) }),
+    });
+    await follow(finding, run, outcome);
+  } catch (error) {
+    outcome.textContent = `Nothing was decided. ${error.message}`;
+    button.disabled = false;
+  }
+}
+
+async function follow(finding, run, outcome) {
+  const link = runLink(run.dag_run_id);
+  let state = run.state;
+  while (!ENDED.includes(state)) {
+    outcome.replaceChildren(`The run is ${state}: `, link);
+    await new Promise((resolve) => setTimeout(resolve, POLL_MILLISECONDS));
+    try {
+      state = (await ask(`${DAG}/dagRuns/${encodeURIComponent(run.dag_run_id)}`)).state;
+    } catch (error) {
+      outcome.replaceChildren(`The run was started. ${error.message} See `, link);
+      return;
+    }
+  }
+  if (state === "success") {
+    const told = document.getElementById("decided-now");
+    told.replaceChildren(
+      `Finding ${finding.finding_id} is decided; the feed's next run takes it up. See `,
+      link,
+    );
+    told.hidden = false;
+    await load();
+  } else {
+    outcome.replaceChildren("The decision was refused or failed; the log says why: ", link);
+  }
+}
+
+// Airflow frames this page and lets no link leave the frame, but its router follows the address.
+function runLink(runId) {
+  const url = new URL(`dags/resolve_findings/runs/${encodeURIComponent(runId)}`, AIRFLOW);
+  const link = element("a", { href: url.href, textContent: `run ${runId}` });
+  link.addEventListener("click", (event) => {
+    if (window.parent === window) return;
+    event.preventDefault();
+    window.parent.history.pushState(null, "", url);
+    window.parent.dispatchEvent(new PopStateEvent("popstate", { state: null }));
+  });
+  return link;
+}
+
+function card(finding) {
+  const facts = element(
+    "p",
+    { className: "facts" },
+    element("strong", { textContent: finding.severity }),
+    ` · ${finding.kind} · ${finding.source} · ${finding.subject}` +
+      ` · since ${moment(finding.opened_at)} · seen ${finding.times_seen} times,` +
+      ` last ${moment(finding.last_seen_at)}`,
+  );
+  const detail = element("pre", { textContent: JSON.stringify(finding.detail, null, 2) });
+  const made = element(
+    "article",
+    { className: finding.severity },
+    element("h3", { textContent: `${finding.finding_id}: ${finding.summary}` }),
+    facts,
+    element("p", { textContent: finding.kept }),
+    element("details", {}, element("summary", { textContent: "Details" }), detail),
+    element(
+      "details",
+      {},
+      element("summary", { textContent: "What to do: decide" }),
+      decisionForm(finding),
+    ),
+  );
+  made.dataset.finding = finding.finding_id;
+  return made;
+}
+
+function decisionRow(decided) {
+  const why = decided.reason + (decided.reference ? ` (${decided.reference})` : "");
+  const texts = [
+    `${decided.finding_id}: ${decided.summary}`,
+    decided.decision,
+    decided.decided_by,
+    moment(decided.decided_at),
+    why,
+  ];
+  return element("tr", {}, ...texts.map((text) => element("td", { textContent: text })));
+}
+
+function show(listing) {
+  const shown = listing.findings.length;
+  const status = document.getElementById("status");
+  status.textContent =
+    listing.open_count === 0
+      ? "None is open."
+      : `${listing.open_count} open` +
+        (shown < listing.open_count ? `; the ${shown} most urgent are shown.` : ".");
+  const cards = document.getElementById("findings");
+  // A form that somebody is filling in stays as it is.
+  const kept = new Map();
+  for (const old of cards.children) {
+    if (old.querySelector("details[open] form")) kept.set(old.dataset.finding, old);
+  }
+  cards.replaceChildren(
+    ...listing.findings.map((one) => kept.get(String(one.finding_id)) ?? card(one)),
+  );
+  document.getElementById("decisions").replaceChildren(...listing.decisions.map(decisionRow));
+  document.getElementById("decided").hidden = listing.decisions.length === 0;
+}
+
+function notice(text) {
+  const place = document.getElementById("notice");
+  place.textContent = text;
+  place.hidden = text === "";
+}
+
+async function load() {
+  try {
+    show(await ask("open"));
+    const dag = await ask(DAG);
+    notice(
+      dag.is_paused
+        ? "The DAG resolve_findings is paused: decisions wait, without a word, until it is unpaused."
+        : "",
+    );
+  } catch (error) {
+    notice(error.message);
+    document.getElementById("status").textContent = "";
+  }
+}
+
+function takeColours() {
+  const around = window.parent.document.documentElement.classList;
+  for (const name of ["light", "dark"]) {
+    document.documentElement.classList.toggle(name, around.contains(name));
+  }
+}
+
+takeColours();
+document.getElementById("reload").addEventListener("click", load);
+load();

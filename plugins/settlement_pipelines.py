@@ -1,0 +1,27 @@
+"""The Airflow plugin: puts the page Findings into the UI's menu."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from airflow.plugins_manager import AirflowPlugin
+
+from include.orchestration.findings_page.app import URL_PREFIX, create_app
+
+
+class SettlementPipelines(AirflowPlugin):
+    """The page for whoever is on call."""
+
+    name = "settlement_pipelines"
+    fastapi_apps: ClassVar[list[Any]] = [
+        {"name": "Findings", "app": create_app(), "url_prefix": URL_PREFIX}
+    ]
+    external_views: ClassVar[list[Any]] = [
+        {
+            "name": "Findings",
+            "href": f"{URL_PREFIX.lstrip('/')}/",
+            "url_route": "findings",
+            "destination": "nav",
+            "nav_top_level": True,
+        }
+    ]

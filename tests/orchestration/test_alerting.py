@@ -1,0 +1,219 @@
+"""Alerts: once per cause, kept while they cannot go, and never with a secret in them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from email import message_from_string, policy
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from include.orchestration.alerting import (
+    AlertsUndelivered,
+    alert_failure,
+    open_channel,
+    page_of,
+    send_unsent,
+)
+from include.orchestration.connections import ConnectionIncomplete
+from include.providers.errors import Fatal
+from include.warehouse.alerts import Alert, raise_alert
+from include.warehouse.database import transaction
+from tests.orchestration.connecting import give_connection, give_warehouse
+from tests.orchestration.receivers import (
+    MailServer,
+    Webhook,
+    running_mail_server,
+    running_webhook,
+)
+from tests.warehouses import Warehouse
+
+REFUSED = Fatal("ticktock", "It did not accept the key (401).", "Check the password.")
+ALERT = Alert("finding/3", "Finding 3:\r\nBcc: nobody", "What happened.", "warning")
+
+
+@pytest.fixture
+def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
+    with running_webhook() as running:
+        give_connection(monkeypatch, "alerts", conn_type="http", extra={"base_url": running.url})
+        yield running
+
+
+@pytest.fixture
+def mail_server() -> Iterator[MailServer]:
+    with running_mail_server() as running:
+        yield running
+
+
+@pytest.fixture
+def connected(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> Iterator[Warehouse]:
+    give_warehouse(monkeypatch, warehouse)
+    yield warehouse
+    from include.orchestration.connections import open_warehouse
+
+    open_warehouse().dispose()
+
+
+def failure(error: BaseException | str | None, map_index: int = -1) -> Any:
+    """What Airflow hands to the callback of a failed task."""
+    instance = SimpleNamespace(
+        dag_id="catch_up_ticktock",
+        run_id="manual__2026-11-21T03:00:00+00:00",
+        task_id="land",
+        map_index=map_index,
+    )
+    return {"ti": instance, "exception": error}
+
+
+def outbox(warehouse: Warehouse) -> list[Any]:
+    with warehouse.owner_engine.connect() as connection:
+        return list(connection.execute(text("SELECT * FROM ops.alert ORDER BY alert_id")))
+
+
+def test_a_failed_task_is_told_with_what_to_click(connected: Warehouse, webhook: Webhook) -> None:
+    alert_failure(failure(REFUSED))
+    [message] = webhook.messages
+    assert set(message) == {"key", "title", "body", "severity", "url"}
+    assert message["key"] == "task/catch_up_ticktock/manual__2026-11-21T03:00:00+00:00/land/-1"
+    assert message["title"] == "catch_up_ticktock: land failed"
+    assert message["severity"] == "critical"
+    assert str(REFUSED) in message["body"]
+    assert "What was kept:" in message["body"]
+    assert message["url"] == (
+        "http://airflow.test:8080/dags/catch_up_ticktock/runs/"
+        "manual__2026-11-21T03%3A00%3A00%2B00%3A00/tasks/land"
+    )
+    assert message["url"] in message["body"]
+
+
+def test_a_callback_that_fires_twice_tells_once(connected: Warehouse, webhook: Webhook) -> None:
+    alert_failure(failure(REFUSED))
+    alert_failure(failure(REFUSED))
+    assert len(webhook.messages) == 1
+    assert [row.times_raised for row in outbox(connected)] == [2]
+
+
+def test_another_task_of_a_mapping_is_another_cause(connected: Warehouse, webhook: Webhook) -> None:
+    alert_failure(failure(REFUSED, map_index=0))
+    alert_failure(failure(REFUSED, map_index=1))
+    assert [message["url"][-9:] for message in webhook.messages] == ["/mapped/0", "/mapped/1"]
+
+
+def test_a_task_whose_process_died_is_told_too(connected: Warehouse, webhook: Webhook) -> None:
+    alert_failure(failure(None))
+    assert "Its process died or lost contact" in webhook.messages[0]["body"]
+
+
+def test_of_a_strange_error_only_the_first_line_is_told(
+    connected: Warehouse, webhook: Webhook
+) -> None:
+    cause = Exception("duplicate key\nDETAIL: Key (player_id)=(private-player) already exists.")
+    error = IntegrityError("INSERT …", {"player_id": "private-player"}, cause)
+    alert_failure(failure(error))
+    body = webhook.messages[0]["body"]
+    assert "IntegrityError" in body
+    assert "private-player" not in body
+
+
+def test_without_the_warehouse_the_alert_goes_straight(
+    webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_connection(
+        monkeypatch,
+        "warehouse",
+        conn_type="postgres",
+        host="127.0.0.1",
+        port=1,
+        schema="warehouse",
+        login="pipelines",
+        password="warehouse-secret",
+    )
+    alert_failure(failure(REFUSED))
+    assert len(webhook.messages) == 1
+    assert "warehouse-secret" not in json.dumps(webhook.messages)
+
+
+def test_what_cannot_go_is_kept_told_and_goes_later(connected: Warehouse, webhook: Webhook) -> None:
+    webhook.status = 500
+    alert_failure(failure(REFUSED))
+    [kept] = outbox(connected)
+    assert kept.sent_at is None
+    with pytest.raises(AlertsUndelivered, match="the webhook answered 500") as caught:
+        send_unsent(connected.engine)
+    assert "connection `alerts`" in str(caught.value)
+    assert "secret-path" not in str(caught.value)
+    assert "secret-path" not in (kept.last_error or "")
+
+    webhook.status = 200
+    assert send_unsent(connected.engine) == 1
+    assert outbox(connected)[0].sent_at is not None
+    assert send_unsent(connected.engine) == 0
+
+
+def test_a_webhook_that_is_away_leaves_no_address_behind(
+    connected: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = "http://127.0.0.1:1/hook/secret-path"
+    give_connection(monkeypatch, "alerts", conn_type="http", extra={"base_url": address})
+    with transaction(connected.engine, "loader") as connection:
+        raise_alert(connection, key="finding/1", title="t", body="b", severity="info")
+    with pytest.raises(AlertsUndelivered) as caught:
+        send_unsent(connected.engine)
+    assert "secret-path" not in str(caught.value)
+
+
+def test_a_token_goes_as_bearer(webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
+    extra = {"base_url": webhook.url}
+    give_connection(monkeypatch, "alerts", conn_type="http", password="token-1", extra=extra)
+    open_channel()(ALERT)
+    assert webhook.authorizations == ["Bearer token-1"]
+
+
+def test_a_mail_server_gets_the_same(
+    mail_server: MailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_connection(
+        monkeypatch,
+        "alerts",
+        conn_type="smtp",
+        host="127.0.0.1",
+        port=mail_server.port,
+        extra={
+            "from_email": "airflow@example.com",
+            "to_email": "night@example.com, day@example.com",
+            "disable_ssl": True,
+            "disable_tls": True,
+        },
+    )
+    open_channel()(ALERT)
+    mail = message_from_string(mail_server.mails[0], policy=policy.default)
+    assert mail["Subject"] == "[warning] Finding 3: Bcc: nobody"
+    assert mail["Bcc"] is None
+    assert mail["To"] == "night@example.com, day@example.com"
+    assert "What happened." in mail.get_content()
+    assert page_of(ALERT.key) in mail.get_content()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"conn_type": "http"},
+        {"conn_type": "smtp", "host": "127.0.0.1"},
+        {"conn_type": "smtp", "extra": {"to_email": "night@example.com"}},
+        {"conn_type": "ssh", "host": "127.0.0.1"},
+    ],
+)
+def test_a_connection_that_reaches_nobody_is_refused(
+    fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_connection(monkeypatch, "alerts", **fields)
+    with pytest.raises(ConnectionIncomplete, match="`alerts`"):
+        open_channel()
+
+
+def test_alerts_about_findings_lead_to_the_page_findings() -> None:
+    assert page_of("finding/3") == "http://airflow.test:8080/plugin/findings"

@@ -1,0 +1,220 @@
+"""The page Findings inside Airflow's own server: who may see it, what it shows, how it decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from include.orchestration.findings_page.app import URL_PREFIX
+from include.warehouse.database import transaction
+from include.warehouse.decisions import resolve
+from include.warehouse.findings import KINDS, Finding, open_finding
+from tests.orchestration.connecting import give_connection, give_warehouse
+from tests.warehouses import Warehouse
+
+HOSTILE = "</script><img src=x onerror=alert(1)>\u202e{{7*7}}"
+PAGE_ROUTES = ["/", "/page.js", "/page.css", "/open"]
+RUNS = "/api/v2/dags/resolve_findings/dagRuns"
+FORM = {"finding_ids": [1], "decision": "acknowledge", "reason": "We have asked the provider."}
+
+
+@pytest.fixture(scope="module")
+def server(airflow_database: None) -> Iterator[TestClient]:
+    """Airflow's API server with the plugin, as it is started in production."""
+    from airflow.api_fastapi.app import create_app
+
+    with TestClient(create_app(), base_url="http://airflow.test:8080") as client:
+        yield client
+
+
+def token(server: TestClient, user: str) -> str:
+    answer = server.post("/auth/token", json={"username": user, "password": f"{user}-password"})
+    assert answer.status_code == 201, answer.text
+    found: str = answer.json()["access_token"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def operator(server: TestClient) -> dict[str, str]:
+    """Whoever may trigger DAGs."""
+    return {"Authorization": f"Bearer {token(server, 'operator')}"}
+
+
+@pytest.fixture(scope="module")
+def looker(server: TestClient) -> dict[str, str]:
+    """Whoever may only look."""
+    return {"Authorization": f"Bearer {token(server, 'looker')}"}
+
+
+@pytest.fixture
+def connected(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> Iterator[Warehouse]:
+    give_warehouse(monkeypatch, warehouse)
+    yield warehouse
+    from include.orchestration.connections import open_warehouse
+
+    open_warehouse().dispose()
+
+
+def open_one(warehouse: Warehouse, kind: str, summary: str = "It happened.") -> int:
+    with transaction(warehouse.engine, "loader") as connection:
+        return open_finding(
+            connection,
+            Finding(kind, "ticktock", f"{kind} {summary}", summary, "All kept.", {"n": HOSTILE}),
+        )
+
+
+@pytest.mark.parametrize("route", PAGE_ROUTES)
+def test_nobody_sees_it_without_logging_in(server: TestClient, route: str) -> None:
+    assert server.get(URL_PREFIX + route).status_code == 401
+    forged = {"Authorization": "Bearer forged"}
+    assert server.get(URL_PREFIX + route, headers=forged).status_code in (401, 403)
+
+
+@pytest.mark.parametrize("route", PAGE_ROUTES)
+def test_whoever_may_look_sees_it_and_nothing_else_runs_in_it(
+    connected: Warehouse, server: TestClient, looker: dict[str, str], route: str
+) -> None:
+    answer = server.get(URL_PREFIX + route, headers=looker)
+    assert answer.status_code == 200
+    assert "default-src 'none'; script-src 'self'" in answer.headers["Content-Security-Policy"]
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_the_session_of_the_browser_is_enough(connected: Warehouse, server: TestClient) -> None:
+    cookie = {"Cookie": f"_token={token(server, 'looker')}"}
+    assert server.get(f"{URL_PREFIX}/open", headers=cookie).status_code == 200
+
+
+def test_the_page_loads_nothing_from_elsewhere(
+    connected: Warehouse, server: TestClient, looker: dict[str, str]
+) -> None:
+    for route in PAGE_ROUTES[:3]:
+        text = server.get(URL_PREFIX + route, headers=looker).text
+        assert "http://" not in text
+        assert "https://" not in text
+        assert "innerHTML" not in text
+        assert "insertAdjacentHTML" not in text
+
+
+def test_open_findings_come_worst_first_with_their_decisions(
+    connected: Warehouse, server: TestClient, looker: dict[str, str]
+) -> None:
+    info = open_one(connected, "unknown_field")
+    warning = open_one(connected, "gap")
+    critical = open_one(connected, "batch_held", HOSTILE)
+    answer = server.get(f"{URL_PREFIX}/open", headers=looker)
+    listing = answer.json()
+    assert listing["open_count"] == 3
+    assert [one["finding_id"] for one in listing["findings"]] == [critical, warning, info]
+    first = listing["findings"][0]
+    assert first["summary"] == HOSTILE
+    assert first["detail"] == {"n": HOSTILE}
+    assert first["decisions"] == KINDS["batch_held"].decisions
+    assert answer.headers["Content-Type"] == "application/json"
+
+
+def test_what_was_decided_is_shown_and_no_longer_open(
+    connected: Warehouse, server: TestClient, looker: dict[str, str]
+) -> None:
+    finding_id = open_one(connected, "unknown_field")
+    resolve(
+        connected.engine,
+        finding_id,
+        "acknowledge",
+        decided_by="operator",
+        reason="Seen.",
+        reference="T-1",
+        parameters={},
+        run_id="run-1",
+    )
+    listing = server.get(f"{URL_PREFIX}/open", headers=looker).json()
+    assert listing["findings"] == []
+    [decided] = listing["decisions"]
+    assert (decided["finding_id"], decided["decided_by"]) == (finding_id, "operator")
+    assert (decided["reason"], decided["reference"]) == ("Seen.", "T-1")
+
+
+def test_without_its_connection_the_page_says_what_to_fill_in(
+    server: TestClient, looker: dict[str, str]
+) -> None:
+    answer = server.get(f"{URL_PREFIX}/open", headers=looker)
+    assert answer.status_code == 503
+    assert "Airflow connection `warehouse` does not exist" in answer.json()["detail"]
+
+
+def test_without_the_warehouse_the_page_says_so_and_no_more(
+    server: TestClient, looker: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_connection(
+        monkeypatch,
+        "warehouse",
+        conn_type="postgres",
+        host="127.0.0.1",
+        port=1,
+        schema="w",
+        login="pipelines",
+        password="warehouse-secret",
+    )
+    answer = server.get(f"{URL_PREFIX}/open", headers=looker)
+    assert answer.status_code == 503
+    assert "The warehouse does not answer" in answer.json()["detail"]
+    assert "warehouse-secret" not in answer.text
+
+
+def test_the_menu_leads_to_the_page(server: TestClient, looker: dict[str, str]) -> None:
+    plugins = server.get("/api/v2/plugins", headers=looker).json()["plugins"]
+    [plugin] = [one for one in plugins if one["name"] == "settlement_pipelines"]
+    [view] = plugin["external_views"]
+    assert view["url_route"] == "findings"
+    assert server.get(f"/{view['href']}", headers=looker).status_code == 200
+
+
+def test_a_decision_is_triggered_by_the_person_who_looks(
+    server: TestClient, operator: dict[str, str]
+) -> None:
+    answer = server.post(RUNS, headers=operator, json={"logical_date": None, "conf": FORM})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["triggering_user_name"] == "operator"
+
+
+def test_whoever_may_only_look_may_not_decide(server: TestClient, looker: dict[str, str]) -> None:
+    answer = server.post(RUNS, headers=looker, json={"logical_date": None, "conf": FORM})
+    assert answer.status_code == 403
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"finding_ids": []},
+        {"finding_ids": ["1"]},
+        {"finding_ids": [0]},
+        {"finding_ids": 1},
+        {"decision": "publish_anyway"},
+        {"reason": "no"},
+        {"reason": None},
+        {"reference": 5},
+        {"record_id": "7"},
+        {"continue_from": ""},
+    ],
+    ids=str,
+)
+def test_a_form_that_is_filled_in_wrongly_is_refused_at_once(
+    server: TestClient, operator: dict[str, str], changes: dict[str, Any]
+) -> None:
+    body = {"logical_date": None, "conf": {**FORM, **changes}}
+    answer = server.post(RUNS, headers=operator, json=body)
+    assert answer.status_code == 400, answer.text
+    assert next(iter(changes)) in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("field", sorted(FORM))
+def test_a_form_that_lacks_a_field_is_refused_at_once(
+    server: TestClient, operator: dict[str, str], field: str
+) -> None:
+    conf = {name: value for name, value in FORM.items() if name != field}
+    answer = server.post(RUNS, headers=operator, json={"logical_date": None, "conf": conf})
+    assert answer.status_code == 400, answer.text
