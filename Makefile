@@ -5,7 +5,7 @@ PYTHON ?=
 venv := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up env test check lock clean
+.PHONY: help demo up env test check bench chaos lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -20,12 +20,18 @@ env: .venv/installed ## print the export lines with which a shell works on that 
 	@exec $(venv) -m include.local env
 
 test: .venv/installed ## everything a change must pass, but for `make check`
-	@exec $(venv) -m pytest
+	@exec $(venv) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: .venv/installed ## format, lint, types
 	$(venv) -m ruff format --check .
 	$(venv) -m ruff check .
 	$(venv) -m mypy
+
+bench: .venv/installed ## measure land, normalize and publish beside other ways; ENTRIES=200000
+	@exec $(venv) -m tests.bench $(if $(ENTRIES),--entries $(ENTRIES))
+
+chaos: .venv/installed ## kill pipelines at random commits and check everything; KILLS=200
+	@exec $(venv) -m tests.chaos $(if $(KILLS),--kills $(KILLS))
 
 lock: .venv/installed ## resolve requirements.in and requirements-dev.in again
 	$(venv) -m uv pip compile $(resolve) requirements.in -o requirements.txt

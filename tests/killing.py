@@ -12,6 +12,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Literal
 
+# Each child would import it anew: it is a good part of a run.
+import great_expectations  # noqa: F401
 from sqlalchemy import Engine
 
 from include.warehouse.database import open_engine

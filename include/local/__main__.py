@@ -6,7 +6,7 @@ import shlex
 import signal
 import sys
 import threading
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -14,6 +14,7 @@ import typer
 
 from include.local import demo as demonstration
 from include.local.folder import FolderInUse
+from include.local.growth import Growth
 from include.local.postgres import NoUsableAccount
 from include.local.progress import Progress
 from include.local.supervisor import ProcessFailed
@@ -67,8 +68,10 @@ def clean() -> None:
 
 def _watch(system: System) -> None:
     pause = threading.Event()
-    while not pause.wait(_CHECK_SECONDS):
-        system.check()
+    with closing(Growth(system.sandbox_url, system.sandbox_entries_file)) as growth:
+        while not pause.wait(_CHECK_SECONDS):
+            system.check()
+            growth.go_on()
 
 
 def _stop_once(_number: int, _frame: FrameType | None) -> None:

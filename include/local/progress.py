@@ -8,12 +8,17 @@ from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
 
+_LOG_COLUMNS = 140
+
 
 class Progress:
     """Prints steps to standard output; on a terminal, the step under way is shown as well."""
 
     def __init__(self) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
+        if not self.console.is_terminal:
+            # A log has no width; tables in it are not to be cut to eighty columns.
+            self.console.width = _LOG_COLUMNS
 
     def say(self, text: str = "") -> None:
         """Print `text` as it is."""

@@ -14,6 +14,7 @@ from typing import IO, Self
 from include.local import airflow
 from include.local.airflow import COMPONENTS, POOLS, AirflowApi
 from include.local.folder import Secrets, lock_folder, write_private
+from include.local.growth import entries_kept
 from include.local.postgres import Cluster, Postgres, programs_folder, remove_cluster
 from include.local.progress import Progress
 from include.local.supervisor import Supervisor
@@ -94,6 +95,11 @@ class System:
             self._lock = None
 
     @property
+    def sandbox_entries_file(self) -> Path:
+        """Where the length of the sandbox's logs is kept between two starts."""
+        return self._folder / "sandbox_entries"
+
+    @property
     def warehouse_url(self) -> str:
         """The owner's URL of the warehouse; it may do everything."""
         return self.cluster.url(self._database("warehouse"))
@@ -171,7 +177,11 @@ class System:
             )
         self._supervisor.start(
             "sandbox",
-            _module("include.sandbox", "--port", "0", "--ready-file", str(ready_file)),
+            _module(
+                "include.sandbox",
+                *("--ready-file", str(ready_file)),
+                *("--entries", str(entries_kept(self.sandbox_entries_file))),
+            ),
             environment=inherited,
             folder=PROJECT,
         )

@@ -18,7 +18,7 @@ def main() -> None:
     """Binds, serves, and keeps the base URL in the ready file for as long as it listens."""
     arguments = _parse_arguments()
     listener = _listen(arguments.host, arguments.port)
-    server = _server(arguments.seed)
+    server = _server(arguments.seed, arguments.entries)
     ready_file: Path | None = arguments.ready_file
     host, port = listener.getsockname()[:2]
     # Uvicorn raises the signal again once it has closed everything: that is then a clean end.
@@ -39,6 +39,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--ready-file", type=Path, help="gets the base URL once it listens")
     parser.add_argument("--seed", type=int, default=1, help="everything made up follows from it")
+    parser.add_argument("--entries", type=int, default=1000, help="length of logs to begin with")
     return parser.parse_args()
 
 
@@ -56,10 +57,10 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _server(seed: int) -> uvicorn.Server:
+def _server(seed: int, entries: int) -> uvicorn.Server:
     return uvicorn.Server(
         uvicorn.Config(
-            create_app(seed),
+            create_app(seed, entries),
             http=WireProtocol,
             ws="none",
             loop="asyncio",

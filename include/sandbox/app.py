@@ -38,11 +38,11 @@ class EntryIndexes(BaseModel):
     entries: list[int]
 
 
-def create_app(seed: int) -> FastAPI:
-    """A sandbox of its own; every value it makes up follows from the seed."""
+def create_app(seed: int, entries: int) -> FastAPI:
+    """A sandbox of its own, its logs `entries` long; what it makes up follows from the seed."""
     queue = FaultQueue(FAULTS)
     observer = Observer(queue)
-    ticktock = Ticktock(seed)
+    ticktock = Ticktock(seed, entries)
     alerts = AlertBox()
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(ticktock_routes(ticktock, observer))

@@ -73,13 +73,14 @@ class UnknownCursor(Exception):
 class Ticktock:
     """The log as it stands now, under its settings."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, entries: int) -> None:
         self._seed = seed
+        self._entries = entries
         self.reset()
 
     def reset(self) -> None:
         """Back to the settings the sandbox was started with."""
-        self._use(TicktockSettings(seed=self._seed))
+        self._use(TicktockSettings(seed=self._seed, visible_entries=self._entries))
         self._calls_of_key: dict[str, deque[float]] = {}
 
     @property
