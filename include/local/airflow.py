@@ -6,6 +6,7 @@ terminated.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -211,24 +212,30 @@ class AirflowApi:
         return self._list(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances", "task_instances")
 
     def clear(
-        self, dag_id: str, run_id: str, task_ids: Collection[str] = (), *, only_failed: bool = True
+        self,
+        dag_id: str,
+        run_id: str,
+        task_ids: Collection[str] = (),
+        *,
+        only_failed: bool = True,
+        with_downstream: bool = True,
     ) -> None:
-        """Let `task_ids` of a run, or all its tasks, run again with those after them."""
+        """Let `task_ids` of a run, or all its tasks, run again, as a rule with those after them."""
         body: dict[str, Any] = {
             "dry_run": False,
             "dag_run_id": run_id,
             "only_failed": only_failed,
-            "include_downstream": True,
+            "include_downstream": with_downstream,
         }
         if task_ids:
             body["task_ids"] = list(task_ids)
         self.call("POST", f"/dags/{dag_id}/clearTaskInstances", json=body)
 
     def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1) -> str:
-        """The log of one try of one task, a line an entry."""
+        """The log of one try of one task, an entry a line, each as the JSON it was written as."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
         content = self.call("GET", path, headers={"Accept": "application/json"})["content"]
-        return "\n".join(str(line.get("event", line)) for line in content)
+        return "\n".join(json.dumps(entry, ensure_ascii=False) for entry in content)
 
     def _list(self, path: str, key: str) -> list[dict[str, Any]]:
         return list(self._pages(path, key))

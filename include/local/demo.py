@@ -7,12 +7,12 @@ login, decisions through the DAG resolve_findings.  The sandbox's ledger says wh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from hashlib import sha256
 from typing import Any
 
 from rich.table import Table
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 
+from include.local.agreement import disagreements
 from include.local.progress import Progress
 from include.local.system import System
 from include.sandbox.client import Sandbox
@@ -22,14 +22,6 @@ _CATCH_UP = "catch_up_ticktock"
 _DAGS = (_CATCH_UP, "resolve_findings", "watch_feeds")
 _FIRST_ENTRIES, _LATER_ENTRIES = 12_000, 1_500
 _DAGS_SECONDS, _RUN_SECONDS = 90.0, 120.0
-
-# The sandbox counts in the provider's words, the warehouse in ours.
-_WORDS = {
-    "pending": ("open", None),
-    "settled/won": ("settled", "won"),
-    "settled/lost": ("settled", "lost"),
-    "voided/void": ("void", "void"),
-}
 
 
 class DemoFailed(Exception):
@@ -106,68 +98,13 @@ def _decide(system: System, finding_id: int | None, decision: str) -> None:
 
 def _differences(system: System, sandbox: Sandbox) -> Iterator[str]:
     """What does not agree with the sandbox's ledger, or did not end as it should."""
-    ledger = sandbox.ledger("ticktock")
-    numbers = _numbers(system)
-    final = {_WORDS[word]: count for word, count in ledger["final"].items()}
-    for what, ours, truth in (
-        ("settlements landed", numbers["landed"], ledger["entries"]),
-        ("versions in core", numbers["versions"], ledger["entries"]),
-        ("subjects", numbers["subjects"], ledger["subjects"]),
-        ("outcomes", numbers["outcomes"], final),
-        ("corrections", numbers["corrections"], ledger["corrections"]),
-        ("digest of all settlements", numbers["sha256"], ledger["sha256"]),
-        ("failed runs of " + _CATCH_UP, _failed_runs(system, _CATCH_UP), 1),
-        ("failed runs of resolve_findings", _failed_runs(system, "resolve_findings"), 0),
-        ("failed runs of watch_feeds", _failed_runs(system, "watch_feeds"), 0),
-    ):
-        if ours != truth:
-            yield f"{what}: {ours} here, {truth} expected"
+    yield from disagreements(system.warehouse_url, sandbox.ledger("ticktock"))
+    for dag_id, expected in ((_CATCH_UP, 1), ("resolve_findings", 0), ("watch_feeds", 0)):
+        if (failed := _failed_runs(system, dag_id)) != expected:
+            yield f"failed runs of {dag_id}: {failed} here, {expected} expected"
     expected_alerts = set(_ask(system, "SELECT alert_key FROM ops.alert"))
     if missing := expected_alerts - set(sandbox.alerts()["by_key"]):
         yield f"alerts that were not received: {', '.join(sorted(missing))}"
-
-
-def _numbers(system: System) -> dict[str, Any]:
-    engine = open_engine(system.warehouse_url)
-    try:
-        with engine.connect() as connection:
-            one = connection.execute(
-                text(
-                    "SELECT (SELECT count(*) FROM raw.record) AS landed,"
-                    " (SELECT count(*) FROM core.settlement) AS versions,"
-                    " (SELECT count(*) FROM core.settlement_current) AS subjects,"
-                    " (SELECT count(*) FROM finance.correction) AS corrections"
-                )
-            ).one()
-            outcomes = connection.execute(
-                text(
-                    "SELECT status, outcome, count(*) FROM finance.settlement_current GROUP BY 1, 2"
-                )
-            )
-            return {
-                **one._mapping,
-                "outcomes": {(status, outcome): count for status, outcome, count in outcomes},
-                "sha256": _digest(engine),
-            }
-    finally:
-        engine.dispose()
-
-
-def _digest(engine: Engine) -> str:
-    """SHA-256 over every settlement in the ledger's own words and order."""
-    words = {status: word.partition("/")[0] for word, (status, _) in _WORDS.items()}
-    digest = sha256()
-    with engine.connect() as connection:
-        for row in connection.execute(
-            text(
-                "SELECT record_key, event_id, market_id, status, outcome"
-                " FROM core.settlement JOIN raw.record USING (record_id)"
-                " ORDER BY settled_at, CAST(record_key AS numeric)"
-            )
-        ):
-            key, match, offer, status, outcome = row
-            digest.update(f"{key}|{match}|{offer}|{words[status]}|{outcome or ''}\n".encode())
-    return digest.hexdigest()
 
 
 def _failed_runs(system: System, dag_id: str) -> int:

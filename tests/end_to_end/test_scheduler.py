@@ -1,0 +1,200 @@
+"""The real scheduler, end to end: caught up, cleared, held and released, killed, and discreet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from include.local.agreement import disagreements
+from include.local.postgres import remove_cluster
+from include.sandbox.addresses import TICKTOCK_KEY
+from tests.end_to_end.running import CATCH_UP, STEPS, Running, running_system
+from tests.end_to_end.traces import logs_with, rows_with
+
+# A batch of several commits and of many pages without a long log.
+SETTINGS = {"SETTLEMENTS_TICKTOCK_PAGE_LIMIT": "50", "SETTLEMENTS_LAND_COMMIT_RECORDS": "500"}
+_PAGE = 50
+
+# The tests share one system: with several workers they belong to one of them.
+pytestmark = pytest.mark.xdist_group("scheduler")
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A fresh system, whatever the shell that runs the tests is set up for."""
+    folder = tmp_path_factory.mktemp("a system") / "state"
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [*os.environ]:
+            if name.startswith(("AIRFLOW_CONN_", "SETTLEMENTS_")):
+                patch.delenv(name)
+        for name, value in SETTINGS.items():
+            patch.setenv(name, value)
+        try:
+            with running_system(folder) as running:
+                running.sandbox.configure("ticktock", requests_a_minute=1_000_000)
+                running.catch_up()
+                yield running
+        finally:
+            remove_cluster(folder / "postgres")
+
+
+def test_caught_up_the_warehouse_agrees_with_the_ledger(running: Running) -> None:
+    ledger = running.sandbox.ledger("ticktock")
+    assert ledger["entries"] >= 1000
+    assert list(disagreements(running.system.warehouse_url, ledger)) == []
+    assert running.violations() == []
+
+
+def test_a_task_cleared_and_run_again_changes_nothing(running: Running) -> None:
+    run_id = running.catch_up()
+    before = _content(running)
+    for task_id in reversed(STEPS):
+        running.rerun(run_id, task_id)
+    assert _content(running) == before
+    tries = {i["task_id"]: i["try_number"] for i in running.api.task_instances(CATCH_UP, run_id)}
+    assert tries == dict.fromkeys(STEPS, 2)
+
+
+def test_a_failing_gate_holds_its_batch_until_a_person_decides(running: Running) -> None:
+    pages, later = 12, 100
+    before = running.ask("SELECT count(*) FROM core.settlement")
+    # The second call asks about the page order; one word in every page is 2 % of the batch.
+    running.sandbox.fault("ticktock", "unknown_value", times=pages + 1)
+    running.sandbox.advance("ticktock", pages * _PAGE)
+    run_id = _red_run(running)
+    assert running.states(run_id) == {
+        "land": "success",
+        "check_raw": "success",
+        "normalize": "success",
+        "check_settlements": "failed",
+        "publish": "upstream_failed",
+    }
+    finding_id = running.ask(
+        "SELECT finding_id FROM ops.finding WHERE state = 'open' AND kind = 'batch_held'"
+    )
+    log = running.api.task_log(CATCH_UP, run_id, "check_settlements")
+    assert "a person must act first" in log
+    assert f"(finding {finding_id})" in log
+    assert running.ask("SELECT count(*) FROM core.settlement") == before
+    told = running.sandbox.alerts()
+    assert told["by_key"][f"finding/{finding_id}"] == 1
+    assert any(
+        alert["body"]["title"] == f"{CATCH_UP}: check_settlements failed"
+        for alert in told["alerts"]
+    )
+
+    running.sandbox.advance("ticktock", later)
+    running.catch_up()
+    assert running.ask("SELECT count(*) FROM core.settlement") == before + later
+    assert running.ask("SELECT count(*) FROM ops.batch WHERE state = 'held'") == 1
+
+    _, state = running.run(
+        "resolve_findings",
+        conf={
+            "finding_ids": [finding_id],
+            "decision": "release_batch",
+            "reason": "The provider has told us to ignore the word.",
+            "reference": "mail of today",
+        },
+    )
+    assert state == "success"
+    running.catch_up()
+    quarantined = running.ask(
+        "SELECT count(*) FROM ops.quarantine WHERE state = 'open' AND rule = 'unknown_status'"
+    )
+    assert quarantined == pages
+    published = running.ask("SELECT count(*) FROM core.settlement")
+    assert published == before + later + pages * (_PAGE - 1)
+    assert running.ask("SELECT decided_by FROM ops.decision") == running.system.ui[1]
+    assert running.violations() == []
+
+
+def test_a_worker_killed_while_it_lands_loses_and_doubles_nothing(running: Running) -> None:
+    before = running.ask("SELECT count(*) FROM core.settlement")
+    # After more than one commit the provider lets `land` wait, for longer than this test does.
+    running.sandbox.fault("ticktock", "status", status=429, retry_after="55", after_calls=16)
+    running.sandbox.advance("ticktock", 1500)
+    running.api.trigger(CATCH_UP)
+    running.wait_until(
+        "a batch is half landed",
+        "SELECT true FROM ops.batch WHERE state = 'landing' AND landed BETWEEN 500 AND 1000",
+    )
+    run_id = running.kill("land")
+    running.rerun(run_id, "land")
+    running.catch_up()
+    assert running.ask("SELECT count(*) FROM core.settlement") == before + 1500
+    assert running.violations() == []
+
+
+def test_a_worker_killed_while_it_publishes_loses_and_doubles_nothing(running: Running) -> None:
+    before = running.ask("SELECT count(*) FROM core.settlement")
+    running.sandbox.advance("ticktock", 300)
+    with running.engine.begin() as blocking:
+        # New versions can be written, but not which of them are current.
+        blocking.execute(text("LOCK TABLE core.settlement_current IN SHARE MODE"))
+        running.api.trigger(CATCH_UP)
+        running.wait_until(
+            "`publish` has half published",
+            "SELECT true FROM pg_locks WHERE NOT granted"
+            " AND relation = 'core.settlement_current'::regclass",
+        )
+        run_id = running.kill("publish")
+        assert running.ask("SELECT count(*) FROM core.settlement") == before
+    running.rerun(run_id, "publish")
+    assert running.ask("SELECT count(*) FROM core.settlement") == before + 300
+    assert running.violations() == []
+
+
+def test_no_secret_is_in_a_log_or_in_a_table(running: Running) -> None:
+    run_id = running.api.runs(CATCH_UP)[0]["dag_run_id"]
+    system = running.system
+    databases = {name: system.cluster.url(name) for name in ("airflow", "warehouse")}
+    # What must be found is looked for in the same way.
+    assert logs_with(running.folder, run_id)
+    for url in databases.values():
+        assert rows_with(url, run_id)
+    secrets = {
+        "the key of ticktock": TICKTOCK_KEY,
+        "the password of the UI": system.ui[2],
+        "the JWT secret": system.environment["AIRFLOW__API_AUTH__JWT_SECRET"],
+        "the API's secret key": system.environment["AIRFLOW__API__SECRET_KEY"],
+        "the fernet key": system.environment["AIRFLOW__CORE__FERNET_KEY"],
+        **{
+            f"the password of {login}": system.cluster.password(login)
+            for login in ("postgres", "pipelines", "finance")
+        },
+    }
+    for name, secret in secrets.items():
+        assert logs_with(running.folder, secret) == [], f"{name} is in a log"
+        for database, url in databases.items():
+            assert rows_with(url, secret) == [], f"{name} is in the database {database}"
+
+
+def _red_run(running: Running) -> str:
+    """Run the catch-up; the one run that has failed, which may be one of the scheduler's own."""
+    running.run(CATCH_UP)
+    [run_id] = [run["dag_run_id"] for run in running.api.runs(CATCH_UP) if run["state"] == "failed"]
+    return str(run_id)
+
+
+def _content(running: Running) -> dict[str, Any]:
+    """Everything that a repeated task could change.  Every `land` opens a batch, be it empty."""
+    everything = {
+        "batches with records": "SELECT * FROM ops.batch WHERE received > 0",
+        "cursor": "SELECT position, stopped_by_finding_id FROM ops.cursor",
+        **{
+            table: f"SELECT * FROM {table}"
+            for table in (
+                *("raw.page", "raw.record", "staging.settlement", "core.settlement"),
+                *("core.settlement_current", "ops.gap", "ops.quarantine", "ops.finding"),
+            )
+        },
+    }
+    return {
+        name: running.ask(f"SELECT string_agg(r::text, chr(10) ORDER BY r::text) FROM ({rows}) r")
+        for name, rows in everything.items()
+    }
