@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from include.catchup.sources import Source
-from include.model import RecordContext, Settlement
+from include.model import RecordContext, Settlement, Status
 from include.warehouse.tables import CANONICAL_COLUMNS
 
 
@@ -71,6 +71,8 @@ def _batches_add_up(connection: Connection, source: Source) -> Iterator[str]:
             " (SELECT count(*) FROM raw.record WHERE record.batch_id = batch.batch_id) AS in_raw,"
             " (SELECT count(*) FROM core.settlement"
             "  WHERE settlement.batch_id = batch.batch_id) AS in_core,"
+            " (SELECT count(*) FROM core.settlement"
+            "  WHERE settlement.batch_id = batch.batch_id AND is_applied) AS applied,"
             " (SELECT count(*) FROM staging.settlement"
             "  WHERE settlement.batch_id = batch.batch_id) AS staged,"
             " (SELECT count(*) FROM ops.quarantine WHERE quarantine.batch_id = batch.batch_id"
@@ -87,9 +89,10 @@ def _batches_add_up(connection: Connection, source: Source) -> Iterator[str]:
         if batch.landed != own:
             yield f"{name} counts {batch.landed} landed records, but has {own}"
         if batch.state == "published":
-            if batch.in_core != batch.published + batch.not_applied:
-                yield f"{name} counts {batch.published} + {batch.not_applied} published rows, but"
-                yield f" core has {batch.in_core} of it"
+            told = (batch.published, batch.not_applied)
+            if told != (batch.applied, batch.in_core - batch.applied):
+                yield f"{name} counts {told} published and not applied rows, but core has "
+                yield f"{batch.in_core} of it, {batch.applied} applied"
             if batch.staged:
                 yield f"{name} is published and still has {batch.staged} staged rows"
             if batch.quarantined != batch.held_back:
@@ -134,6 +137,7 @@ def _core_is_what_raw_says(connection: Connection, source: Source) -> Iterator[s
             text("SELECT * FROM core.settlement WHERE source = :source"), {"source": source.name}
         )
     }
+    yield from _versions_count_on(stored.values())
     by_subject: dict[str, list[tuple[str, int, Settlement]]] = defaultdict(list)
     for row in _payloads(connection, source):
         if (version := stored.get(row.record_id)) is None:
@@ -161,12 +165,32 @@ def _core_is_what_raw_says(connection: Connection, source: Source) -> Iterator[s
         yield f"{len(differing)} subjects have another current version, such as {differing[0]}"
 
 
+def _versions_count_on(stored: Iterable[Any]) -> Iterator[str]:
+    """Versions count on without a hole, each applied unless one before it is as far or further."""
+    by_subject: dict[str, list[Any]] = defaultdict(list)
+    for row in sorted(stored, key=lambda row: row.version):
+        by_subject[row.source_key].append(row)
+    for key, versions in by_subject.items():
+        if [row.version for row in versions] != list(range(1, len(versions) + 1)):
+            yield f"{key} has the versions {[row.version for row in versions]}"
+        furthest = ""
+        for row in versions:
+            if row.is_applied != (row.provider_order > furthest):
+                yield f"{key}: is_applied of version {row.version} is {row.is_applied}"
+            furthest = max(furthest, row.provider_order)
+
+
 def _neighbours_agree(
     stored: dict[int, Any], by_subject: dict[str, list[tuple[str, int, Settlement]]]
 ) -> Iterator[str]:
     for key, versions in by_subject.items():
         before: Settlement | None = None
-        for order, record_id, made in sorted(versions, key=lambda version: version[:2]):
+        in_order = sorted(versions, key=lambda version: version[:2])
+        for order, record_id, made in in_order:
+            followed = [earlier for place, _, earlier in in_order if place < order]
+            chain_break = _chain_break(made, followed[-1] if followed else None)
+            if stored[record_id].chain_break != chain_break:
+                yield f"{key}: chain_break of record {record_id} should be {chain_break}"
             is_change = before is not None and _canonical(before) != _canonical(made)
             if stored[record_id].is_change != is_change:
                 yield f"{key}: is_change of record {record_id} should be {is_change}"
@@ -174,6 +198,14 @@ def _neighbours_agree(
             if stored[record_id].is_contested != (len(rivals) > 1):
                 yield f"{key}: is_contested of record {record_id} should be {len(rivals) > 1}"
             before = made
+
+
+def _chain_break(made: Settlement, followed: Settlement | None) -> str | None:
+    claimed = made.previous_status
+    if followed is None:
+        is_later = made.is_resettlement or claimed not in (None, Status.OPEN)
+        return "original_missing" if is_later else None
+    return "status_differs" if claimed not in (None, followed.status) else None
 
 
 def _canonical(settlement: Settlement) -> tuple[Any, ...]:

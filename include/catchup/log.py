@@ -121,6 +121,7 @@ def read_log(log: Log, client: Client, landing: Landing, settings: Settings) -> 
 class _Fetched:
     arrived: ArrivedPage
     entries: tuple[PageEntry, ...]
+    is_full: bool
 
 
 class _Reader:
@@ -135,13 +136,12 @@ class _Reader:
         self._settings = settings
         self._limit = log.page_limit(settings)
         self._cursor = cursor
-        self._position = dict(cursor.position)
-        self._position.setdefault("since_id", log.first_cursor(settings))
-        self._position.setdefault("reread_since_id", self._position["since_id"])
-        self._position.setdefault("anchors", [])
+        self._position = {"anchors": [], **cursor.position}
+        if self._position.get("since_id") is None:
+            first_cursor = log.first_cursor(settings)
+            self._position |= {"since_id": first_cursor, "reread_since_id": first_cursor}
         self._pages: list[ArrivedPage] = []
         self._gaps: list[Gap] = []
-        self._unproven_since: dict[str, str | None] = {}
         self._committed_at = time.monotonic()
 
     def read_on(self, budget: Budget) -> bool:
@@ -150,17 +150,16 @@ class _Reader:
         passed = {self._position["since_id"]}
         while budget.is_left:
             since_id = self._position["since_id"]
-            fetched = self._fetch(since_id, self._limit, budget)
+            fetched = self._fetch_page(since_id, budget)
             newest = self._log.most_recent(fetched.entries)
-            is_full = len(fetched.entries) >= self._limit
-            if newest is None or (not is_full and self._is_passed(newest, passed)):
+            if newest is None or (not fetched.is_full and self._is_passed(newest, passed)):
                 self.commit()
                 return True
             if self._is_passed(newest, passed):
                 raise self._circle(since_id, newest)
-            if is_full and not is_proven:
+            if fetched.is_full and not is_proven:
                 is_proven = self._prove_order(since_id, fetched, budget)
-            self._note_start(since_id, fetched, is_proven=is_proven)
+            self._note_start(since_id, fetched)
             passed.add(newest.entry_id)
             self._advance(since_id, newest, fetched)
             self._commit_if_due()
@@ -176,7 +175,7 @@ class _Reader:
         target = due[-1]["entry_id"]
         passed = {self._position["reread_since_id"]}
         while budget.is_left and self._position["reread_since_id"] != target:
-            fetched = self._fetch(self._position["reread_since_id"], self._limit, budget)
+            fetched = self._fetch_page(self._position["reread_since_id"], budget)
             newest = self._log.most_recent(fetched.entries)
             is_there = newest is None or any(e.entry_id == target for e in fetched.entries)
             reached = target if newest is None or is_there else newest.entry_id
@@ -206,27 +205,35 @@ class _Reader:
             "Gap %s: asked for %d subjects, %d new entries.", gap.gap_id, len(gap.subjects), fresh
         )
 
+    def _fetch_page(self, since_id: str | None, budget: Budget) -> _Fetched:
+        """A page that can be read on from.
+
+        One that is not full is the last for now, so whatever has no id in it is simply landed.
+        """
+        fetched = self._fetch(since_id, self._limit, budget)
+        if fetched.is_full and self._log.most_recent(fetched.entries) is None:
+            reason = "no entry of the full page has an id to go on from"
+            raise self._stopped(self._pages.pop(), reason, since_id)
+        return fetched
+
     def _fetch(self, since_id: str | None, limit: int, budget: Budget) -> _Fetched:
         answer = self._log.fetch(self._client, since_id, limit)
         budget.spend(answer.body)
-        fetched = self._decode(answer, since_id)
-        self._pages.append(fetched.arrived)
-        return fetched
-
-    def _decode(self, answer: Answer, since_id: str | None) -> _Fetched:
         try:
             page = self._log.read_page(answer.body)
-            if page.entries and self._log.most_recent(page.entries) is None:
-                raise PageUndecodable("no entry of the page has an id to go on from")
         except PageUndecodable as error:
-            self.commit()
-            finding_id = self._landing.stop(_arrived(answer, None), error.reason, since_id)
-            raise PageStopped(
-                f"A page cannot be decoded: {error.reason}. Its bytes are kept, everything before "
-                f"it is landed, and the feed waits. Decide on finding {finding_id} with the DAG "
-                "resolve_findings."
-            ) from error
-        return _Fetched(_arrived(answer, page), page.entries)
+            raise self._stopped(_arrived(answer, None), error.reason, since_id) from error
+        self._pages.append(_arrived(answer, page))
+        return _Fetched(self._pages[-1], page.entries, is_full=len(page.entries) >= limit)
+
+    def _stopped(self, page: ArrivedPage, reason: str, since_id: str | None) -> PageStopped:
+        self.commit()
+        finding_id = self._landing.stop(page, reason, since_id)
+        return PageStopped(
+            f"A page cannot be decoded: {reason}. Its bytes are kept, everything before it is "
+            f"landed, and the feed waits. Decide on finding {finding_id} with the DAG "
+            "resolve_findings."
+        )
 
     def _advance(self, since_id: str | None, newest: PageEntry, fetched: _Fetched) -> None:
         self._position["since_id"] = newest.entry_id
@@ -238,7 +245,7 @@ class _Reader:
         if is_old and self._position["reread_since_id"] == since_id:
             self._position["reread_since_id"] = newest.entry_id
 
-    def _note_start(self, since_id: str | None, fetched: _Fetched, *, is_proven: bool) -> None:
+    def _note_start(self, since_id: str | None, fetched: _Fetched) -> None:
         """Note, once, where the very first call began."""
         if "started" in self._position:
             return
@@ -247,7 +254,7 @@ class _Reader:
         elif since_id is not None:
             began = "first cursor"
         else:
-            began = "oldest" if is_proven else "short page"
+            began = "oldest" if fetched.is_full else "short page"
         self._position["started"] = {
             "at": _now().isoformat(),
             "from": began,
@@ -255,33 +262,45 @@ class _Reader:
         }
 
     def _prove_order(self, since_id: str | None, fetched: _Fetched, budget: Budget) -> bool:
-        """Whether full pages are proven to hold the oldest entries after the cursor.
+        """Whether this run's full pages are proven to hold the oldest entries after the cursor.
 
-        If this one holds the newest instead, a gap is noted, and every further full page is asked
-        about.  A page whose entries are all of one time proves nothing; the next one may.
+        If this one holds the newest instead, a gap is noted, and every further one is asked about.
         """
-        oldest = self._log.oldest(fetched.entries)
-        self._unproven_since.setdefault("since_id", since_id)
-        if len(oldest) == len(fetched.entries) > 1:
-            return False
-        # A page of one entry is compared with one of two.
-        probe = self._fetch(since_id, 1 if self._limit > 1 else 2, budget).entries
-        first = self._log.oldest([*probe, *oldest])[0] if probe else None
-        if first is not None and any(first.entry_id == entry.entry_id for entry in probe):
-            self._unproven_since.clear()
-            return True
-        unproven_since = self._unproven_since.pop("since_id")
+        if self._holds_oldest(since_id, fetched.entries, budget):
+            # A page of one entry may have been all that there was, which says nothing of others.
+            return self._limit > 1
+        oldest_id = self._log.oldest(fetched.entries)[0].entry_id
         self._gaps.append(
             Gap(
-                range_after=unproven_since,
-                range_before=str(oldest[0].entry_id),
+                range_after=since_id,
+                range_before=str(oldest_id),
                 reason="a full page came with the newest entries, not with those next after the "
                 "cursor. Its matches are asked for one by one; `try_again` with `continue_from` "
                 "reads on from an entry id you know.",
                 subjects=_subjects(fetched.entries),
             )
         )
+        if self._position["reread_since_id"] == since_id:
+            # The same call would give the newest again; the second reading begins with the page.
+            self._position["reread_since_id"] = oldest_id
         return False
+
+    def _holds_oldest(
+        self, since_id: str | None, page: Sequence[PageEntry], budget: Budget
+    ) -> bool:
+        """Whether the same question for fewer entries gives the oldest of them."""
+        # A page of one entry is compared with one of two.
+        probe = self._fetch(since_id, 1 if self._limit > 1 else 2, budget).entries
+        fewer, more = sorted((page, probe), key=len)
+        if len(fewer) != 1:
+            return False
+        first_id = fewer[0].entry_id
+        oldest_ids = {entry.entry_id for entry in self._log.oldest([*fewer, *more])}
+        if first_id not in oldest_ids or len(oldest_ids) == 1:
+            return first_id in oldest_ids
+        # Of entries of one time, the first is the one after which the others are found.
+        behind = self._fetch(first_id, self._limit, budget).entries
+        return any(entry.entry_id in oldest_ids - {first_id} for entry in behind)
 
     def _is_passed(self, newest: PageEntry, passed: set[str | None]) -> bool:
         since_id = self._position["since_id"]

@@ -137,6 +137,11 @@ def _stage_chunk(
             staged.append((record.record_id, source.normalize(record.payload, context)))
         except RecordRejected as rejected:
             held_back.append(HeldBack(record.record_id, rejected.rule, rejected.reason))
+        except Exception as error:  # noqa: BLE001
+            # A mistake of ours about one record must not keep its neighbours back, nor every
+            # later batch.  The message stays unsaid: it may quote the record.
+            reason = f"normalize itself failed with {type(error).__name__}"
+            held_back.append(HeldBack(record.record_id, "normalize_failed", reason))
     copy_rows(
         connection,
         staging_settlement,

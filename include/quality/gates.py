@@ -154,7 +154,8 @@ def _check_raw_batch(connection: Connection, batch: Row[Any]) -> BatchReport:
         "last": batch.record_id_last,
     }
     stored, keyless = connection.execute(
-        text(f"SELECT count(*), count(*) FILTER (WHERE {_IS_KEYLESS}) FROM ({records})"), this
+        text(f"SELECT count(*), count(*) FILTER (WHERE {_IS_KEYLESS}) FROM ({records}) AS landed"),
+        this,
     ).one()
     results = list(_raw_results(batch, stored, keyless))
     _record_results(connection, batch, "check_raw", results)

@@ -7,14 +7,20 @@ it: two calls at night are better than none.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
-from sqlalchemy import Connection, Engine, func, select, update
+from sqlalchemy import Connection, Engine, case, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from include.warehouse.database import transaction
 from include.warehouse.tables import alert as alert_table
+
+_CLAIM = text("SELECT pg_try_advisory_xact_lock(hashtextextended(:key, 0))")
+_FAILURES_LIMIT = 10
+_End = Literal["sent", "failed", "left"]
 
 
 @dataclass(frozen=True)
@@ -40,25 +46,52 @@ def raise_alert(connection: Connection, *, key: str, title: str, body: str, seve
 
 
 def deliver_alerts(engine: Engine, send: Callable[[Alert], None]) -> int:
-    """Send what is unsent, oldest first; returns how many went.  Stops at the first failure."""
-    sent = 0
-    while True:
-        with transaction(engine, "loader") as connection:
-            row = connection.execute(
-                select(alert_table)
-                .where(alert_table.c.sent_at.is_(None))
-                .order_by(alert_table.c.alert_id)
-                .limit(1)
-                .with_for_update(skip_locked=True)
-            ).first()
-            if row is None:
-                return sent
-            this = update(alert_table).where(alert_table.c.alert_id == row.alert_id)
-            try:
-                send(Alert(row.alert_key, row.title, row.body, row.severity))
-            except Exception as error:  # noqa: BLE001
-                # The alert stays unsent whatever went wrong, and the reason stands beside it.
-                connection.execute(this.values(last_error=f"{type(error).__name__}: {error}"))
-                return sent
-            connection.execute(this.values(sent_at=func.now(), last_error=None))
-            sent += 1
+    """Send what is unsent, oldest first; returns how many went.
+
+    One that fails keeps none of the others back; after ten failures the rest is the next call's.
+    Those that failed before come last and in no order, so that the same ten never block the rest.
+    """
+    unsent = (
+        select(alert_table.c.alert_id)
+        .where(alert_table.c.sent_at.is_(None))
+        .order_by(
+            alert_table.c.last_error.is_not(None),
+            case((alert_table.c.last_error.is_(None), alert_table.c.alert_id)),
+            func.random(),
+        )
+    )
+    with transaction(engine, "loader") as connection:
+        alert_ids = connection.scalars(unsent).all()
+    ends: Counter[_End] = Counter()
+    for alert_id in alert_ids:
+        ends[_deliver(engine, send, alert_id)] += 1
+        if ends["failed"] == _FAILURES_LIMIT:
+            break
+    return ends["sent"]
+
+
+def _deliver(engine: Engine, send: Callable[[Alert], None], alert_id: int) -> _End:
+    """Send one alert, unless another process does, or did.
+
+    What keeps the other away is an advisory lock: the alert's row is not locked while it is sent,
+    which may take long, and may be raised again meanwhile.
+    """
+    with transaction(engine, "loader") as connection:
+        if not connection.scalar(_CLAIM, {"key": f"alert/{alert_id}"}):
+            return "left"
+        row = connection.execute(
+            select(alert_table).where(
+                alert_table.c.alert_id == alert_id, alert_table.c.sent_at.is_(None)
+            )
+        ).first()
+        if row is None:
+            return "left"
+        this = update(alert_table).where(alert_table.c.alert_id == alert_id)
+        try:
+            send(Alert(row.alert_key, row.title, row.body, row.severity))
+        except Exception as error:  # noqa: BLE001
+            # The alert stays unsent whatever went wrong, and the reason stands beside it.
+            connection.execute(this.values(last_error=f"{type(error).__name__}: {error}"))
+            return "failed"
+        connection.execute(this.values(sent_at=func.clock_timestamp(), last_error=None))
+        return "sent"

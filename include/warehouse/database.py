@@ -12,13 +12,17 @@ from sqlalchemy import Connection, Engine, Table, create_engine, text
 
 Role = Literal["loader", "resolver"]
 
-# COPY's marker for NULL: a control character that no provider text equals as a whole field.
+# COPY's marker for NULL; a text that equals it is written in its escaped form.
 _NULL = "\x01"
 _COPY_CHARACTERS = 1 << 20
 
 
 def open_engine(url: str) -> Engine:
-    """An engine for one process.  `url` is any Postgres URL; the driver is always psycopg2."""
+    """An engine for one process.  `url` is any Postgres URL; the driver is always psycopg2.
+
+    Isolation and encoding are ours, whatever the server or PGCLIENTENCODING set: what has waited
+    for a source's lock must see what its holder committed.
+    """
     scheme, _, rest = url.partition("://")
     if scheme.partition("+")[0] not in ("postgresql", "postgres"):
         raise ValueError(f"The warehouse must be Postgres; the URL given begins with {scheme!r}.")
@@ -26,7 +30,12 @@ def open_engine(url: str) -> Engine:
         f"postgresql+psycopg2://{rest}",
         pool_size=2,
         pool_pre_ping=True,
-        connect_args={"application_name": "settlement-pipelines", "options": "-c timezone=UTC"},
+        isolation_level="READ COMMITTED",
+        connect_args={
+            "application_name": "settlement-pipelines",
+            "client_encoding": "utf8",
+            "options": "-c timezone=UTC",
+        },
     )
 
 
@@ -47,17 +56,15 @@ def lock_source(connection: Connection, source: str) -> None:
 
 def copy_rows(
     connection: Connection, table: Table, columns: Sequence[str], rows: Iterable[Sequence[Any]]
-) -> int:
-    """COPY `rows` into `table`; returns how many.  Memory is bounded whatever their number."""
+) -> None:
+    """COPY `rows` into `table`.  Memory is bounded whatever their number."""
     names = ", ".join(f'"{name}"' for name in columns)
     statement = f"COPY {table.fullname} ({names}) FROM STDIN WITH (FORMAT text, NULL E'\\x01')"
-    count = 0
     cursor = connection.connection.cursor()
     try:
         buffer = io.StringIO()
         for row in rows:
             buffer.write(_encode_row(row))
-            count += 1
             if buffer.tell() > _COPY_CHARACTERS:
                 _send(cursor, statement, buffer)
                 buffer = io.StringIO()
@@ -65,7 +72,6 @@ def copy_rows(
             _send(cursor, statement, buffer)
     finally:
         cursor.close()
-    return count
 
 
 def _send(cursor: Any, statement: str, buffer: io.StringIO) -> None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Engine, Row, func, insert, select, text, update
+from sqlalchemy import Connection, Engine, Row, case, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as insert_or_skip
 
 from include.model import Record
@@ -29,7 +29,8 @@ from include.warehouse.tables import record as record_table
 
 # anywhere: a log never repeats itself, so the same key and text is a duplicate wherever it stands.
 # latest: a state may return (A, B, A), so only the same text as the key's latest is a duplicate.
-Dedupe = Literal["anywhere", "latest"]
+# key: only what is not there at all is new, in whatever words it is told again.
+Dedupe = Literal["anywhere", "latest", "key"]
 
 _CONFLICTS_KEPT = 100
 _RECORD_COLUMNS = (
@@ -93,8 +94,6 @@ class Landing:
         self._feed = feed
         self._dedupe = dedupe
         self._run_id = run_id
-        self._unknown_fields: set[str] = set()
-        self._conflicts: dict[str, None] = {}
         with transaction(engine, "loader") as connection:
             _close_left_open(connection, source, feed)
             self.batch_id = open_batch(connection, source, feed, "fetch", run_id)
@@ -123,14 +122,15 @@ class Landing:
         """
         with self._writing() as connection:
             moved = self._move_cursor(connection, cursor, position)
-            self._land(connection, pages)
+            self._land(connection, self.batch_id, pages, self._dedupe)
             for gap in gaps:
                 self._record_gap(connection, gap)
             move(
                 connection,
                 self.batch_id,
-                cursor_before=func.coalesce(
-                    batch_table.c.cursor_before, cursor.position.get("since_id")
+                cursor_before=case(
+                    (batch_table.c.cursor_after.is_(None), cursor.position.get("since_id")),
+                    else_=batch_table.c.cursor_before,
                 ),
                 cursor_after=position.get("since_id"),
             )
@@ -140,11 +140,18 @@ class Landing:
         """Keep a page that cannot be decoded and stop the feed there; returns the finding.
 
         `since_id` is the cursor that was asked with: the feed's own, or that of a second reading.
+        A feed that another run has stopped meanwhile goes on waiting for that finding alone.
         """
         with self._writing() as connection:
             page_id = connection.execute(select(page_id_sequence.next_value())).scalar_one()
-            self._store_page(connection, page_id, page, undecodable_reason=reason)
-            self._count(connection, pages_received=1, pages_stored=1)
+            _ensure_months(connection, [page])
+            self._store_page(connection, self.batch_id, page_id, page, undecodable_reason=reason)
+            _count(connection, self.batch_id, pages_received=1, pages_stored=1)
+            stopped_by = connection.scalar(
+                select(cursor_table.c.stopped_by_finding_id).where(*self._this_cursor())
+            )
+            if stopped_by is not None:
+                return int(stopped_by)
             finding_id = open_finding(
                 connection,
                 Finding(
@@ -205,14 +212,21 @@ class Landing:
             )
 
     def land_subjects(self, gap_id: int, pages: Sequence[ArrivedPage]) -> int:
-        """Land what was asked for subject by subject to fill a gap; returns how much was new."""
-        with self._writing() as connection:
-            landed = self._land(connection, pages)
+        """Land what was asked for subject by subject to fill a gap; returns how much was new.
+
+        It is a batch of its own, so that it cannot hold up what the log itself gave.  What is there
+        already is never new: asked for by subject, an entry may be told in fewer words.
+        """
+        with transaction(self._engine, "loader") as connection:
+            lock_source(connection, self._source)
+            batch_id = open_batch(connection, self._source, self._feed, "fill", self._run_id)
+            landed = self._land(connection, batch_id, pages, "key")
             connection.execute(
                 update(gap_table)
                 .where(gap_table.c.gap_id == gap_id, gap_table.c.state == "open")
                 .values(tried_at=func.now())
             )
+            _close(connection, batch_id)
         return landed
 
     @contextmanager
@@ -251,15 +265,19 @@ class Landing:
             )
         return replace(cursor, position=position, revision=cursor.revision + 1)
 
-    def _land(self, connection: Connection, pages: Sequence[ArrivedPage]) -> int:
+    def _land(
+        self, connection: Connection, batch_id: int, pages: Sequence[ArrivedPage], dedupe: Dedupe
+    ) -> int:
         known = self._known(connection, pages)
-        fresh = [(page, self._fresh(page, known)) for page in pages]
+        conflicts: list[str] = []
+        fresh = [(page, _fresh(page, known, dedupe, conflicts)) for page in pages]
         stored = [(page, records) for page, records in fresh if records]
         page_ids = _take_ids(connection, "raw.page_id_sequence", len(stored))
         landed = sum(len(records) for _, records in stored)
         record_ids = _take_ids(connection, "raw.record_record_id_seq", landed)
+        _ensure_months(connection, [page for page, _ in stored])
         for page_id, (page, _) in zip(page_ids, stored, strict=True):
-            self._store_page(connection, page_id, page)
+            self._store_page(connection, batch_id, page_id, page)
         ids = iter(record_ids)
         copy_rows(
             connection,
@@ -274,15 +292,16 @@ class Landing:
                     self._source,
                     record.record_key,
                     digest,
-                    self.batch_id,
+                    batch_id,
                 )
                 for page_id, (_, records) in zip(page_ids, stored, strict=True)
                 for record, digest in records
             ),
         )
         received = sum(len(page.records) for page in pages)
-        self._count(
+        _count(
             connection,
+            batch_id,
             pages_received=len(pages),
             pages_stored=len(stored),
             pages_miscounted=sum(_is_miscounted(page) for page in pages),
@@ -290,16 +309,7 @@ class Landing:
             landed=landed,
             duplicates=received - landed,
         )
-        for page in pages:
-            self._unknown_fields |= page.unknown_fields
-        values: dict[str, Any] = {
-            "unknown_fields": sorted(self._unknown_fields),
-            "conflicting_keys": list(self._conflicts)[:_CONFLICTS_KEPT],
-        }
-        if record_ids:
-            values["record_id_first"] = func.coalesce(batch_table.c.record_id_first, record_ids[0])
-            values["record_id_last"] = record_ids[-1]
-        move(connection, self.batch_id, **values)
+        _note(connection, batch_id, pages, conflicts, record_ids)
         return landed
 
     def _known(
@@ -319,38 +329,20 @@ class Landing:
             known.setdefault(key, []).append(bytes(digest))
         return known
 
-    def _fresh(
-        self, page: ArrivedPage, known: dict[str, list[bytes]]
-    ) -> list[tuple[Record, bytes]]:
-        """The page's records that are not duplicates; they are known from then on."""
-        fresh = []
-        for record, digest in page.records:
-            digests = known.setdefault(record.record_key, [])
-            earlier = digests if self._dedupe == "anywhere" else digests[-1:]
-            if digest in earlier:
-                continue
-            if digests and self._dedupe == "anywhere":
-                self._conflicts[record.record_key] = None
-            digests.append(digest)
-            fresh.append((record, digest))
-        return fresh
-
     def _store_page(
         self,
         connection: Connection,
+        batch_id: int,
         page_id: int,
         page: ArrivedPage,
         undecodable_reason: str | None = None,
     ) -> None:
         connection.execute(
-            text("SELECT raw.ensure_page_month(:received_at)"), {"received_at": page.received_at}
-        )
-        connection.execute(
             insert(page_table).values(
                 page_id=page_id,
                 source=self._source,
                 feed=self._feed,
-                batch_id=self.batch_id,
+                batch_id=batch_id,
                 requested_at=page.requested_at,
                 received_at=page.received_at,
                 request=page.request,
@@ -361,13 +353,6 @@ class Landing:
                 provider_count=page.provider_count,
                 undecodable_reason=undecodable_reason,
             )
-        )
-
-    def _count(self, connection: Connection, **counts: int) -> None:
-        move(
-            connection,
-            self.batch_id,
-            **{name: batch_table.c[name] + count for name, count in counts.items()},
         )
 
     def _record_gap(self, connection: Connection, gap: Gap) -> None:
@@ -407,6 +392,7 @@ def _close_left_open(connection: Connection, source: str, feed: str) -> None:
     left = connection.scalars(
         select(batch_table.c.batch_id)
         .where(batch_table.c.source == source, batch_table.c.feed == feed, IS_LANDING)
+        .order_by(batch_table.c.batch_id)
         .with_for_update()
     )
     for batch_id in left.all():
@@ -414,6 +400,7 @@ def _close_left_open(connection: Connection, source: str, feed: str) -> None:
 
 
 def _close(connection: Connection, batch_id: int) -> None:
+    """Take no more rows; what leaves nothing to check, normalize or publish is published."""
     move(connection, batch_id, state="landed", landed_at=func.now())
     connection.execute(
         update(batch_table)
@@ -421,6 +408,7 @@ def _close(connection: Connection, batch_id: int) -> None:
             batch_table.c.batch_id == batch_id,
             batch_table.c.landed == 0,
             batch_table.c.pages_miscounted == 0,
+            func.cardinality(batch_table.c.unknown_fields) == 0,
         )
         .values(
             state="published",
@@ -430,6 +418,78 @@ def _close(connection: Connection, batch_id: int) -> None:
             published_at=func.now(),
         )
     )
+
+
+def _fresh(
+    page: ArrivedPage, known: dict[str, list[bytes]], dedupe: Dedupe, conflicts: list[str]
+) -> list[tuple[Record, bytes]]:
+    """The page's records that are not duplicates; they are known from then on.
+
+    The keys of those that contradict what is known are added to `conflicts`.
+    """
+    fresh = []
+    for record, digest in page.records:
+        digests = known.setdefault(record.record_key, [])
+        if _is_duplicate(digest, digests, dedupe):
+            continue
+        if digests and dedupe == "anywhere":
+            conflicts.append(record.record_key)
+        digests.append(digest)
+        fresh.append((record, digest))
+    return fresh
+
+
+def _is_duplicate(digest: bytes, known: Sequence[bytes], dedupe: Dedupe) -> bool:
+    match dedupe:
+        case "anywhere":
+            return digest in known
+        case "latest":
+            return digest in known[-1:]
+        case "key":
+            return bool(known)
+
+
+def _ensure_months(connection: Connection, pages: Sequence[ArrivedPage]) -> None:
+    """Make the months of raw.page that are missing, before this transaction writes into any.
+
+    A new month locks the whole table for a moment; asked for after a write, two transactions could
+    wait for each other.
+    """
+    by_month = {page.received_at.astimezone(UTC).strftime("%Y-%m"): page for page in pages}
+    for _, page in sorted(by_month.items(), key=lambda month: month[0]):
+        connection.execute(
+            text("SELECT raw.ensure_page_month(:received_at)"), {"received_at": page.received_at}
+        )
+
+
+def _count(connection: Connection, batch_id: int, **counts: int) -> None:
+    added = {name: batch_table.c[name] + count for name, count in counts.items()}
+    move(connection, batch_id, **added)
+
+
+def _note(
+    connection: Connection,
+    batch_id: int,
+    pages: Sequence[ArrivedPage],
+    conflicts: Sequence[str],
+    record_ids: Sequence[int],
+) -> None:
+    """Add to the batch what is odd about its pages, and how far its records reach."""
+    noted = connection.execute(
+        select(batch_table.c.unknown_fields, batch_table.c.conflicting_keys).where(
+            batch_table.c.batch_id == batch_id
+        )
+    ).one()
+    unknown_fields = set(noted.unknown_fields).union(*(page.unknown_fields for page in pages))
+    conflicting_keys = list(dict.fromkeys([*noted.conflicting_keys, *conflicts]))
+    values: dict[str, Any] = {
+        "unknown_fields": sorted(unknown_fields),
+        "conflicting_keys": conflicting_keys[:_CONFLICTS_KEPT],
+    }
+    if record_ids:
+        values["record_id_first"] = func.coalesce(batch_table.c.record_id_first, record_ids[0])
+        values["record_id_last"] = record_ids[-1]
+    move(connection, batch_id, **values)
 
 
 def _take_ids(connection: Connection, sequence: str, count: int) -> list[int]:

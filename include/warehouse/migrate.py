@@ -70,11 +70,17 @@ def _ensure_player_key(connection: Connection) -> None:
 
 
 def _drop_views(connection: Connection) -> None:
-    views = connection.execute(
-        text("SELECT schemaname, viewname FROM pg_views WHERE schemaname IN ('finance', 'raw')")
+    """Drop every view of ours in one statement: it fails if one of somebody else's builds on them,
+    which would otherwise be lost without a word.
+    """
+    views = connection.scalar(
+        text(
+            "SELECT string_agg(format('%I.%I', schemaname, viewname), ', ') FROM pg_views"
+            " WHERE schemaname IN ('finance', 'raw')"
+        )
     )
-    for schema, view in views.all():
-        connection.execute(text(f'DROP VIEW IF EXISTS "{schema}"."{view}" CASCADE'))
+    if views:
+        connection.exec_driver_sql(f"DROP VIEW {views}".replace("%", "%%"))
 
 
 def _create_views(connection: Connection) -> None:

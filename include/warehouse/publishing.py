@@ -8,7 +8,7 @@ for its subject in the same transaction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,8 +97,10 @@ FROM staging.settlement_leg
 WHERE batch_id = :batch_id
 """
 
-# The neighbours of every version of the subjects in `several`, as the provider ordered them.
-# Neighbour and rivals are looked up by key: the cost of a subject does not grow with others.
+# The neighbours of every version of the subjects in `several`, as the provider ordered them.  What
+# changed is told against the version before; what a decision follows from is the decision before,
+# of which several versions at one place of the order are the same one told again.
+# Neighbours and rivals are looked up by key: the cost of a subject does not grow with others.
 _RECOMPUTE = f"""
 WITH version AS (
     SELECT
@@ -106,7 +108,12 @@ WITH version AS (
         lag(core.record_id) OVER (
             PARTITION BY core.source_key, core.is_rejected_by_decision
             ORDER BY core.provider_order, core.record_id
-        ) AS previous_record_id
+        ) AS previous_record_id,
+        max(core.record_id) OVER (
+            PARTITION BY core.source_key, core.is_rejected_by_decision
+            ORDER BY core.provider_order
+            GROUPS BETWEEN 1 PRECEDING AND 1 PRECEDING
+        ) AS followed_record_id
     FROM core.settlement AS core
     JOIN several USING (source_key)
     WHERE core.source = :source
@@ -119,10 +126,11 @@ judged AS (
             AND ({_listed(CANONICAL_COLUMNS, "version.")})
                 IS DISTINCT FROM ({_listed(CANONICAL_COLUMNS, "previous.")}) AS is_change,
         CASE
-            WHEN previous.record_id IS NULL
+            WHEN version.is_rejected_by_decision THEN NULL
+            WHEN followed.record_id IS NULL
                 AND (version.is_resettlement OR version.previous_status <> 'open')
                 THEN 'original_missing'
-            WHEN previous.status <> version.previous_status THEN 'status_differs'
+            WHEN followed.status <> version.previous_status THEN 'status_differs'
         END AS chain_break,
         NOT version.is_rejected_by_decision AND EXISTS (
             SELECT FROM core.settlement AS rival
@@ -138,6 +146,8 @@ judged AS (
     LEFT JOIN core.settlement AS previous
         ON previous.record_id = version.previous_record_id
         AND NOT version.is_rejected_by_decision
+    LEFT JOIN core.settlement AS followed
+        ON followed.record_id = version.followed_record_id
 )
 UPDATE core.settlement AS core
 SET is_change = judged.is_change,
@@ -224,8 +234,9 @@ def recompute_subjects(connection: Connection, source: str, source_keys: Sequenc
         text("INSERT INTO several SELECT DISTINCT unnest(CAST(:source_keys AS text[]))"),
         {"source_keys": list(source_keys)},
     )
-    connection.execute(text(_RECOMPUTE), {"source": source})
+    changed = connection.execute(text(_RECOMPUTE), {"source": source}).all()
     connection.execute(text(_REPOINT), {"source": source})
+    _report_chains(connection, source, _with_other_chains(changed))
 
 
 def _publish_batch(connection: Connection, batch: Row[Any]) -> Published:
@@ -236,7 +247,7 @@ def _publish_batch(connection: Connection, batch: Row[Any]) -> Published:
     changed = connection.execute(text(_RECOMPUTE), this).all()
     published, not_applied = _count_applied(connection, batch)
     _report_contested(connection, batch, changed)
-    _report_chains(connection, batch, changed)
+    _report_chains(connection, batch.source, {batch.batch_id} | _with_other_chains(changed))
     for table in ("staging.settlement_leg", "staging.settlement"):
         connection.execute(text(f"DELETE FROM {table} WHERE batch_id = :batch_id"), this)
     batches.move(
@@ -317,10 +328,14 @@ def _report_contested(connection: Connection, batch: Row[Any], changed: Sequence
         )
 
 
-def _report_chains(connection: Connection, batch: Row[Any], changed: Sequence[Row[Any]]) -> None:
-    """One finding for a batch's broken chains; it closes when late versions have mended them."""
-    touched = {row.batch_id for row in changed if row.chain_break != row.chain_break_before}
-    for batch_id in sorted(touched | {batch.batch_id}):
+def _with_other_chains(changed: Sequence[Row[Any]]) -> set[int]:
+    """The batches of versions whose chain was broken or mended."""
+    return {row.batch_id for row in changed if row.chain_break != row.chain_break_before}
+
+
+def _report_chains(connection: Connection, source: str, batch_ids: Iterable[int]) -> None:
+    """One finding for a batch's broken chains; it closes when other versions have mended them."""
+    for batch_id in sorted(batch_ids):
         broken = connection.execute(
             text(
                 "SELECT core.source_key, core.record_id, core.chain_break, core.previous_status,"
@@ -333,15 +348,15 @@ def _report_chains(connection: Connection, batch: Row[Any], changed: Sequence[Ro
             {"batch_id": batch_id, "examples": _EXAMPLES},
         ).all()
         if not broken:
-            close_if_open(connection, "chain_broken", batch.source, f"batch {batch_id}")
+            close_if_open(connection, "chain_broken", source, f"batch {batch_id}")
             continue
         open_finding(
             connection,
             Finding(
                 kind="chain_broken",
-                source=batch.source,
+                source=source,
                 subject=f"batch {batch_id}",
-                summary=f"{broken[0].count} decisions in batch {batch_id} of {batch.source} do "
+                summary=f"{broken[0].count} decisions in batch {batch_id} of {source} do "
                 "not follow from what came before: an earlier one is missing or differs.",
                 kept="They are published as the provider sent them; finance sees them with "
                 "chain_break set. It closes by itself if the missing ones arrive.",

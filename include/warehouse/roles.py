@@ -33,6 +33,7 @@ GRANTS: dict[str, tuple[str, ...]] = {
         "SELECT, INSERT ON raw.page, raw.record",
         "SELECT ON raw.record_payload",
         "USAGE ON SEQUENCE raw.page_id_sequence, raw.record_record_id_seq",
+        "TEMPORARY ON DATABASE {database}",
         "EXECUTE ON FUNCTION raw.ensure_page_month(timestamptz)",
         "EXECUTE ON FUNCTION ops.player_reference(text)",
         "SELECT, INSERT, UPDATE, DELETE ON staging.settlement, staging.settlement_leg",
@@ -47,6 +48,7 @@ GRANTS: dict[str, tuple[str, ...]] = {
     "resolver": (
         "USAGE ON SCHEMA raw, staging, core, ops",
         "SELECT ON raw.page, raw.record, raw.record_payload",
+        "TEMPORARY ON DATABASE {database}",
         "SELECT, DELETE ON staging.settlement, staging.settlement_leg",
         "SELECT ON core.settlement, core.settlement_leg",
         f"UPDATE ({_RECOMPUTED}, is_rejected_by_decision) ON core.settlement",
@@ -74,6 +76,7 @@ def create_roles(connection: Connection) -> None:
 
 def apply_grants(connection: Connection) -> None:
     """Take every privilege from every role, then grant exactly what is written above."""
+    database = _this_database(connection)
     for role in ROLES:
         for schema in SCHEMAS:
             for kind in ("TABLES", "SEQUENCES", "FUNCTIONS"):
@@ -83,7 +86,7 @@ def apply_grants(connection: Connection) -> None:
             connection.execute(text(f"REVOKE ALL ON SCHEMA {schema} FROM {role}, PUBLIC"))
         _revoke_columns(connection, role)
         for grant in GRANTS[role]:
-            connection.execute(text(f"GRANT {grant} TO {role}"))
+            connection.exec_driver_sql(f"GRANT {grant.format(database=database)} TO {role}")
 
 
 def create_logins(connection: Connection, passwords: dict[str, str]) -> None:
@@ -94,6 +97,9 @@ def create_logins(connection: Connection, passwords: dict[str, str]) -> None:
         inherits = "NOINHERIT" if login == "pipelines" else "INHERIT"
         connection.exec_driver_sql(
             f"{verb} ROLE {login} LOGIN {inherits} PASSWORD {quoted}".replace("%", "%%")
+        )
+        connection.exec_driver_sql(
+            f"GRANT CONNECT ON DATABASE {_this_database(connection)} TO {login}"
         )
         for role in LOGINS[login]:
             connection.execute(text(f"GRANT {role} TO {login}"))
@@ -115,6 +121,12 @@ def _revoke_columns(connection: Connection, role: str) -> None:
         connection.execute(
             text(f'REVOKE {privilege} ("{column}") ON "{schema}"."{table}" FROM {role}')
         )
+
+
+def _this_database(connection: Connection) -> str:
+    """The database's name as SQL has it, which may hold any character."""
+    quoted = connection.scalar(text("SELECT quote_ident(current_database())"))
+    return str(quoted).replace("%", "%%")
 
 
 def _exists(connection: Connection, role: str) -> bool:

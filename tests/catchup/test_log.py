@@ -13,13 +13,15 @@ from sqlalchemy import text
 from include.catchup.log import PageStopped
 from include.catchup.pipeline import Landed, land
 from include.catchup.sources import SOURCES
+from include.providers import ticktock
 from include.providers.errors import Fatal, Retriable
 from include.sandbox.client import Sandbox
 from include.settings import Settings
 from tests.checker import violations
-from tests.feeding import open_findings
+from tests.feeding import body_of, entry, open_findings
 from tests.sandboxes import provider_keys, ticktock_client
 from tests.warehouses import Warehouse
+from tests.wire_server import answer, wire_server
 
 SOURCE = SOURCES["ticktock"]
 QUICK = Settings(read_attempts=1, ticktock_page_limit=50, overlap_seconds=600)
@@ -117,6 +119,55 @@ def test_pages_that_hide_entries_become_a_gap_and_a_finding(
     assert violations(connection, SOURCE) == []
 
 
+@pytest.mark.parametrize("id_kind", ["integer", "uuid"])
+@pytest.mark.parametrize("limit", [1, 2])
+def test_the_smallest_pages_hide_nothing_without_a_gap(
+    warehouse: Warehouse, sandbox: Sandbox, connection: Any, id_kind: str, limit: int
+) -> None:
+    """The two newest of these twelve entries share their time, which alone says nothing."""
+    sandbox.configure("ticktock", page_order="newest_first", id_kind=id_kind, visible_entries=8 + 4)
+    run_land(warehouse, sandbox, QUICK.model_copy(update={"ticktock_page_limit": limit}))
+    [gap, *_] = connection.execute(text("SELECT * FROM ops.gap ORDER BY gap_id")).all()
+    newest = provider_keys(sandbox, page_order="oldest_first")[-limit:]
+    assert gap.range_after is None
+    assert gap.range_before in newest
+    assert len(open_findings(connection, "gap")) >= 1
+
+
+def test_entries_of_one_time_are_no_gap_where_they_come_oldest_first(
+    warehouse: Warehouse, sandbox: Sandbox, connection: Any
+) -> None:
+    sandbox.configure("ticktock", id_kind="uuid", visible_entries=60)
+    keys = provider_keys(sandbox)
+    # What follows the second entry begins with two that share their time.
+    settings = QUICK.model_copy(update={"ticktock_page_limit": 2, "ticktock_first_cursor": keys[1]})
+    assert run_land(warehouse, sandbox, settings).landed == 58
+    assert open_findings(connection) == []
+
+
+def test_a_gap_is_filled_in_a_batch_of_its_own_with_what_was_missing_alone(
+    warehouse: Warehouse, sandbox: Sandbox, connection: Any
+) -> None:
+    """The list of a match shows fewer fields: what is known is not another content of itself."""
+    sandbox.configure(
+        "ticktock",
+        page_order="newest_first",
+        visible_entries=120,
+        match_fields_left_out=["settled_by"],
+    )
+    landed = run_land(warehouse, sandbox)
+    fetch, fill = connection.execute(text("SELECT * FROM ops.batch ORDER BY batch_id")).all()
+    assert (fetch.batch_id, fetch.kind, fetch.landed) == (landed.batch_id, "fetch", 50)
+    assert (fill.kind, fill.state, fill.conflicting_keys) == ("fill", "landed", [])
+    assert fill.landed > 0
+    assert fill.duplicates >= 50
+    assert violations(connection, SOURCE) == []
+
+    run_land(warehouse, sandbox)
+    kinds = connection.scalars(text("SELECT kind FROM ops.batch ORDER BY batch_id")).all()
+    assert kinds == ["fetch", "fill", "fetch"]
+
+
 def test_a_first_call_that_begins_at_the_newest_is_recorded_as_a_gap(
     warehouse: Warehouse, sandbox: Sandbox, connection: Any
 ) -> None:
@@ -142,6 +193,78 @@ def test_a_first_cursor_from_the_settings_is_where_reading_begins(
     assert position(connection)["started"]["from"] == "first cursor"
 
 
+def test_a_first_cursor_given_after_an_empty_run_is_still_the_first(
+    warehouse: Warehouse, sandbox: Sandbox, connection: Any
+) -> None:
+    sandbox.configure("ticktock", visible_entries=0)
+    run_land(warehouse, sandbox)
+    sandbox.configure("ticktock", visible_entries=300)
+    settings = QUICK.model_copy(update={"ticktock_first_cursor": provider_keys(sandbox)[99]})
+    assert run_land(warehouse, sandbox, settings).landed == 200
+
+
+def test_a_batch_tells_where_its_first_fetch_started_and_its_last_ended(
+    warehouse: Warehouse, sandbox: Sandbox, connection: Any
+) -> None:
+    settings = QUICK.model_copy(update={"land_commit_records": 50})
+    sandbox.configure("ticktock", visible_entries=300)
+    run_land(warehouse, sandbox, settings)
+    sandbox.advance("ticktock", 300)
+    run_land(warehouse, sandbox, settings)
+    keys = provider_keys(sandbox)
+    told = connection.execute(
+        text("SELECT cursor_before, cursor_after FROM ops.batch ORDER BY batch_id")
+    )
+    assert told.all() == [(None, keys[299]), (keys[299], keys[599])]
+    # Each run commits as it goes on, not only at its end.
+    assert connection.scalar(text("SELECT revision FROM ops.cursor")) >= 12
+
+
+def test_an_entry_without_an_id_at_the_end_does_not_stop_the_feed(
+    warehouse: Warehouse, sandbox: Sandbox, connection: Any
+) -> None:
+    sandbox.configure("ticktock", visible_entries=80)
+    run_land(warehouse, sandbox)
+    sandbox.advance("ticktock", 1)
+    sandbox.fault("ticktock", "entry_without_id", entry=-1)
+    landed = run_land(warehouse, sandbox)
+    assert (landed.landed, landed.has_reached_end) == (1, True)
+    assert position(connection)["since_id"] == provider_keys(sandbox)[79]
+    assert open_findings(connection) == []
+
+
+def test_a_full_page_without_any_id_stops_the_feed(
+    warehouse: Warehouse, sandbox: Sandbox, connection: Any
+) -> None:
+    sandbox.configure("ticktock", visible_entries=80)
+    sandbox.fault("ticktock", "entry_without_id", after_calls=2)
+    settings = QUICK.model_copy(update={"ticktock_page_limit": 1})
+    with pytest.raises(PageStopped, match="no entry of the full page has an id to go on from"):
+        run_land(warehouse, sandbox, settings)
+    batch = connection.execute(text("SELECT * FROM ops.batch")).one()
+    assert (batch.pages_received, batch.landed) == (3, 2)
+
+
+def test_behind_a_first_page_of_the_newest_late_entries_are_read_as_well(
+    warehouse: Warehouse, sandbox: Sandbox, connection: Any
+) -> None:
+    started_at = datetime(2026, 5, 10, 18, 40, tzinfo=UTC)
+    sandbox.configure(
+        "ticktock",
+        first_call="newest",
+        visible_entries=300,
+        late=[{"entry": 280, "visible_after": None}],
+    )
+    with time_machine.travel(started_at, tick=True):
+        run_land(warehouse, sandbox)
+    sandbox.release("ticktock", 280)
+    sandbox.advance("ticktock", 200)
+    with time_machine.travel(started_at + timedelta(seconds=700), tick=True):
+        run_land(warehouse, sandbox)
+    landed = connection.scalars(text("SELECT record_key FROM raw.record")).all()
+    assert provider_keys(sandbox, first_call="oldest")[280] in landed
+
+
 def test_entries_that_become_visible_late_are_read_after_the_overlap(
     warehouse: Warehouse, sandbox: Sandbox, connection: Any
 ) -> None:
@@ -157,6 +280,53 @@ def test_entries_that_become_visible_late_are_read_after_the_overlap(
     with time_machine.travel(started_at + timedelta(seconds=700), tick=True):
         assert run_land(warehouse, sandbox).landed == 4
     assert violations(connection, SOURCE, provider_keys(sandbox)) == []
+
+
+def test_each_stretch_is_read_again_once_it_is_old_enough_itself(
+    warehouse: Warehouse, sandbox: Sandbox, connection: Any
+) -> None:
+    """Two stretches, five minutes apart, each with an entry that becomes visible late."""
+    started_at = datetime(2026, 5, 10, 18, 40, tzinfo=UTC)
+    late = [{"entry": number, "visible_after": None} for number in (150, 210)]
+    sandbox.configure("ticktock", visible_entries=200, late=late)
+    landed = []
+    for seconds in (0, 300, 700, 950):
+        with time_machine.travel(started_at + timedelta(seconds=seconds), tick=True):
+            landed.append(run_land(warehouse, sandbox).landed)
+        if seconds == 0:
+            sandbox.advance("ticktock", 20)
+        elif seconds == 300:
+            sandbox.release("ticktock", 150)
+        elif seconds == 700:
+            sandbox.release("ticktock", 210)
+    assert landed == [199, 19, 1, 1]
+
+
+def test_old_entries_do_not_carry_the_second_reading_past_what_it_has_not_read(
+    warehouse: Warehouse, sandbox: Sandbox, connection: Any
+) -> None:
+    started_at = datetime(2026, 5, 10, 18, 40, tzinfo=UTC)
+    late = [{"entry": 190, "visible_after": None}]
+    sandbox.configure("ticktock", visible_entries=200, late=late)
+    with time_machine.travel(started_at, tick=True):
+        assert run_land(warehouse, sandbox).landed == 199
+    sandbox.release("ticktock", 190)
+    sandbox.advance("ticktock", 20)
+    with time_machine.travel(started_at + timedelta(hours=2), tick=True):
+        assert run_land(warehouse, sandbox).landed == 21
+
+
+def test_a_late_entry_at_the_end_does_not_move_the_cursor_back(
+    warehouse: Warehouse, connection: Any
+) -> None:
+    pages = (body_of(entry(10), entry(11)), body_of(), body_of(entry(9)))
+    with wire_server(*(answer(200, page) for page in pages)) as server:
+        for _ in range(2):
+            with ticktock.open_client(server.base_url, "a-key", QUICK) as client:
+                landed = land(warehouse.engine, SOURCE, client, QUICK, "test")
+            assert landed.has_reached_end
+    assert position(connection)["since_id"] == "11"
+    assert violations(connection, SOURCE, ["9", "10", "11"]) == []
 
 
 def test_an_overlap_longer_than_a_run_still_advances(

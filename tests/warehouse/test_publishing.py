@@ -11,6 +11,8 @@ from sqlalchemy import text
 
 from include.catchup.pipeline import normalize
 from include.quality.gates import check_raw, check_settlements
+from include.warehouse.database import lock_source, transaction
+from include.warehouse.decisions import resolve
 from include.warehouse.publishing import StagedRowsMissing, publish
 from tests.checker import violations
 from tests.feeding import (
@@ -25,6 +27,7 @@ from tests.feeding import (
     push,
     versions,
 )
+from tests.local.waiting import wait_for
 
 
 @pytest.fixture
@@ -109,6 +112,49 @@ def test_equal_order_and_content_in_other_words_is_not_contested(
     assert push(warehouse.engine).contested == 0
     assert [v.not_applied_reason for v in versions(connection)] == [None, "same_order"]
     assert open_findings(connection, "settlement_contested") == []
+    assert open_findings(connection, "chain_broken") == []
+    assert violations(connection, SOURCE) == []
+
+
+def test_a_decision_follows_from_the_one_before_not_from_itself_told_again(
+    warehouse: Any, connection: Any
+) -> None:
+    told = (correction(2, "lost"), correction(2, "lost", settled_by="admin"), entry(1))
+    for one in told:
+        land_body(warehouse.engine, body_of(one))
+        push(warehouse.engine)
+    assert [v.chain_break for v in versions(connection)] == [None, None, None]
+    assert open_findings(connection, "chain_broken") == []
+    assert violations(connection, SOURCE) == []
+
+
+@pytest.mark.parametrize("chosen", [0, 1])
+def test_a_rejected_version_is_in_no_chain_and_the_finding_follows(
+    warehouse: Any, connection: Any, chosen: int
+) -> None:
+    """Of a second decision's two contents, the third decision follows from one alone."""
+    land_body(warehouse.engine, body_of(entry(1)))
+    land_body(warehouse.engine, body_of(correction(2, "lost"), correction(2, "void")))
+    land_body(warehouse.engine, body_of(correction(3, "won")))
+    push(warehouse.engine)
+    assert len(open_findings(connection, "chain_broken")) == 1
+
+    [contested] = open_findings(connection, "settlement_contested")
+    rivals = [version["record_id"] for version in contested.detail["versions"]]
+    resolve(
+        warehouse.engine,
+        contested.finding_id,
+        "choose_version",
+        decided_by="anna",
+        reason="asked",
+        reference=None,
+        parameters={"record_id": rivals[chosen]},
+        run_id=None,
+    )
+    third = versions(connection)[-1]
+    assert third.chain_break == (None, "status_differs")[chosen]
+    assert len(open_findings(connection, "chain_broken")) == chosen
+    assert [v.chain_break for v in versions(connection) if v.is_rejected_by_decision] == [None]
     assert violations(connection, SOURCE) == []
 
 
@@ -164,6 +210,28 @@ def test_two_publishers_at_once_publish_each_batch_once(warehouse: Any, connecti
         thread.join()
     assert sum(done) == len(numbers)
     assert violations(connection, SOURCE, map(str, numbers)) == []
+
+
+def test_publishing_waits_for_whoever_holds_the_source(warehouse: Any, connection: Any) -> None:
+    """A decision recomputes the subjects that a batch would change."""
+    land_body(warehouse.engine, body_of(entry(1)))
+    check_raw(warehouse.engine, SOURCE.name, SETTINGS)
+    normalize(warehouse.engine, SOURCE, SETTINGS)
+    check_settlements(warehouse.engine, SOURCE.name, SETTINGS)
+    publisher = threading.Thread(target=publish, args=(warehouse.engine, SOURCE.name))
+    waits = text(
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    try:
+        with transaction(warehouse.engine, "resolver") as holder:
+            lock_source(holder, SOURCE.name)
+            publisher.start()
+            wait_for("publish waits for the source", lambda: connection.scalar(waits) == 1)
+            assert versions(connection) == []
+    finally:
+        publisher.join()
+    assert len(versions(connection)) == 1
 
 
 def test_a_batch_whose_staged_rows_went_missing_is_held(warehouse: Any, connection: Any) -> None:
