@@ -146,7 +146,10 @@ _IS_KEYLESS = "record_key LIKE 'sha256:%'"
 
 
 def _check_raw_batch(connection: Connection, batch: Row[Any]) -> BatchReport:
-    records = _REPLAYED_RECORDS if batch.kind == "replay" else _OWN_RECORDS
+    is_replay = batch.kind == "replay"
+    records = _REPLAYED_RECORDS if is_replay else _OWN_RECORDS
+    # Who replays a record says that it can be read by now, so normalize judges it.
+    is_keyless = "false" if is_replay else _IS_KEYLESS
     this = {
         "batch_id": batch.batch_id,
         "source": batch.source,
@@ -154,7 +157,7 @@ def _check_raw_batch(connection: Connection, batch: Row[Any]) -> BatchReport:
         "last": batch.record_id_last,
     }
     stored, keyless = connection.execute(
-        text(f"SELECT count(*), count(*) FILTER (WHERE {_IS_KEYLESS}) FROM ({records}) AS landed"),
+        text(f"SELECT count(*), count(*) FILTER (WHERE {is_keyless}) FROM ({records}) AS landed"),
         this,
     ).one()
     results = list(_raw_results(batch, stored, keyless))

@@ -199,6 +199,21 @@ def test_a_record_without_an_id_is_held_back_and_its_neighbours_go_on(
     assert violations(connection, SOURCE) == []
 
 
+def test_a_replayed_record_without_an_id_is_judged_by_normalize(
+    warehouse: Warehouse, connection: Connection
+) -> None:
+    nameless = {name: value for name, value in entry(2).items() if name != "id"}
+    land_body(warehouse.engine, body_of(entry(1), nameless))
+    push(warehouse.engine)
+    [finding] = open_findings(connection, "records_quarantined")
+    decide(warehouse, finding.finding_id, "replay")
+    push(warehouse.engine)
+
+    [again] = open_findings(connection, "records_quarantined")
+    assert again.detail["rule"] == "missing_field"
+    assert violations(connection, SOURCE) == []
+
+
 def test_a_new_field_is_told_once_for_ever(warehouse: Warehouse, connection: Connection) -> None:
     for number in (1, 2):
         batch_id = land_body(warehouse.engine, body_of(entry(number, odds_boost="yes")))

@@ -194,7 +194,7 @@ def upgrade() -> None:
             "chain_break",
             sa.Text(),
             nullable=True,
-            comment="status_differs: the provider claims another previous status than the version before it has. original_missing: it follows an earlier decision, and there is no version before it. NULL if the chain holds.",
+            comment="status_differs: the provider claims another previous status than the version before it in provider order has. original_missing: it claims to follow an earlier decision, and there is no version before it. NULL if the chain holds, or if a decision rejected the version.",
         ),
         sa.Column(
             "is_contested",
@@ -609,7 +609,7 @@ def upgrade() -> None:
             sa.BigInteger(),
             server_default=sa.text("0"),
             nullable=False,
-            comment="Rows kept in core but not current: late or contested.",
+            comment="Rows kept in core that did not become the current version when they were published: see core.settlement.not_applied_reason.",
         ),
         sa.Column(
             "evidence_only",
