@@ -7,12 +7,13 @@ import smtplib
 import ssl
 from collections.abc import Callable
 from email.message import EmailMessage
+from typing import Any
 from urllib.parse import quote
 
 import httpx
-from airflow.sdk import Connection, Context
+from airflow.sdk import Connection, Context, TaskInstanceState
 from airflow.sdk.configuration import conf
-from airflow.sdk.log import mask_secret, redact  # type: ignore[attr-defined]
+from airflow.sdk.log import mask_secret
 from sqlalchemy import Engine, select
 
 from include.orchestration.connections import (
@@ -21,6 +22,7 @@ from include.orchestration.connections import (
     open_warehouse,
     read_connection,
 )
+from include.orchestration.telling import told
 from include.warehouse.alerts import Alert, deliver_alerts, raise_alert
 from include.warehouse.database import transaction
 from include.warehouse.tables import alert as alert_table
@@ -43,7 +45,8 @@ class AlertsUndelivered(Exception):
 def alert_failure(context: Context) -> None:
     """Tell the people on call that a task failed for good; the callback of every task.
 
-    The alert goes through the outbox, which keeps it if it cannot be delivered and sends it once
+    A failure that lasts is told once a day, and again when the task has succeeded in between.  The
+    alert goes through the outbox, which keeps it if it cannot be delivered and sends it once
     however often the callback fires.  Only if the warehouse is away is it sent straight.
     """
     alert = _describe(context)
@@ -58,7 +61,10 @@ def alert_failure(context: Context) -> None:
                 severity=alert.severity,
             )
     except Exception as error:  # noqa: BLE001 - whatever keeps the outbox from us, people are told
-        _log.warning("The warehouse cannot take the alert (%s); it is sent straight.", _told(error))
+        _log.warning(
+            "The warehouse cannot take the alert (%s); it is sent straight.",
+            told(error)[:_SHOWN_CHARACTERS],
+        )
         open_channel()(alert)
     else:
         deliver_alerts(engine, open_channel())
@@ -101,42 +107,70 @@ def open_channel() -> Callable[[Alert], None]:
 
 def page_of(key: str) -> str:
     """The page of Airflow's UI where the cause of the alert with this key is to be seen."""
-    base = conf.get("api", "base_url", fallback="http://localhost:8080").rstrip("/")
     match key.split("/"):
-        case ["task", dag_id, run_id, task_id, map_index]:
-            task = f"{base}/dags/{dag_id}/runs/{quote(run_id)}/tasks/{task_id}"
-            return task if map_index == "-1" else f"{task}/mapped/{map_index}"
+        case ["task", dag_id, task_id, *_]:
+            return f"{_base_url()}/dags/{dag_id}/tasks/{task_id}"
         case _:
-            return f"{base}/plugin/findings"
+            return f"{_base_url()}/plugin/findings"
+
+
+def _base_url() -> str:
+    return str(conf.get("api", "base_url", fallback="http://localhost:8080")).rstrip("/")
 
 
 def _describe(context: Context) -> Alert:
     instance = context["ti"]
-    map_index = instance.map_index if instance.map_index is not None else -1
-    key = f"task/{instance.dag_id}/{instance.run_id}/{instance.task_id}/{map_index}"
     error = context.get("exception")
-    happened = _told(error) if error else "Its process died or lost contact with Airflow."
+    happened = (
+        told(error)[:_SHOWN_CHARACTERS]
+        if error
+        else "Its process died or lost contact with Airflow."
+    )
     return Alert(
-        key=key,
+        key=f"task/{instance.dag_id}/{instance.task_id}/{_map_index(instance)}/{_cause(error)}/"
+        f"{_episode(context)}",
         title=f"{instance.dag_id}: {instance.task_id} failed",
         body=f"What happened: {happened}\n"
         "What was kept: everything that was committed before; any later run goes on from it.\n"
-        f"What to click: {page_of(key)} – the end of its log says what to do next, the runbook in "
-        "the DAG's documentation the rest.",
+        f"What to click: {_page_of_try(instance)} – the end of its log says what to do next, the "
+        "runbook in the DAG's documentation the rest. While it lasts, it is told once a day.",
         severity="critical",
     )
 
 
-def _told(error: BaseException | str) -> str:
-    """What an error says: all of it if it is one of ours, its first line if it is any other's."""
-    if isinstance(error, str):
-        text = error
-    elif type(error).__module__.startswith("include."):
-        text = str(error)
-    else:
-        # Further lines of a database's error quote rows and statements.
-        text = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-    return str(redact(text))[:_SHOWN_CHARACTERS]
+def _page_of_try(instance: Any) -> str:
+    run = f"{_base_url()}/dags/{instance.dag_id}/runs/{quote(instance.run_id)}"
+    map_index = _map_index(instance)
+    task = f"{run}/tasks/{instance.task_id}"
+    return task if map_index < 0 else f"{task}/mapped/{map_index}"
+
+
+def _map_index(instance: Any) -> int:
+    return -1 if instance.map_index is None else int(instance.map_index)
+
+
+def _cause(error: BaseException | str | None) -> str:
+    """The sort of failure, not its text: that may change from run to run for the same cause."""
+    if error is None or isinstance(error, str):
+        return "process_died"
+    status = getattr(error, "status", None)
+    return type(error).__name__ if status is None else f"{type(error).__name__}-{status}"
+
+
+def _episode(context: Context) -> str:
+    """What the failures of one cause have in common while it lasts: day and last success."""
+    instance = context["ti"]
+    try:
+        run_after = context["dag_run"].run_after
+        success = instance.get_previous_ti(
+            state=TaskInstanceState.SUCCESS,
+            logical_date=run_after,
+            map_index=_map_index(instance),
+        )
+    except Exception as error:  # noqa: BLE001 - rather one alert too many than none
+        _log.warning("Airflow does not say when the task last succeeded (%s).", told(error))
+        return str(instance.run_id)
+    return f"{run_after:%Y-%m-%d}/{success.run_id if success else 'never'}"
 
 
 def _post(address: str, token: str | None, alert: Alert) -> None:

@@ -11,9 +11,10 @@ _RUNBOOKS = Path(__file__).parent / "runbooks"
 
 
 def document_catch_up(source: Source) -> str:
-    """The page of a source's catch-up DAG: its provider's own documentation, then the runbook."""
+    """The page of a source's catch-up DAG: what it is, the runbook, how its provider speaks."""
+    what, _, wire = source.documentation.strip().partition("\n\n")
     runbook = _read("catch_up").replace("{source}", source.name)
-    return f"{source.documentation.strip()}\n\n{runbook}"
+    return f"{what}\n\n{runbook}\n# The provider\n\n{wire}"
 
 
 def document_watch_feeds() -> str:

@@ -122,7 +122,10 @@ def resolve_each(engine: Engine, form: Form, decided_by: str | None, run_id: str
             _log.warning("Finding %d stays open: %s", finding_id, refusal)
         else:
             resolved.append(finding_id)
-            _log.info("Finding %d: %s by %s. %s", finding_id, form.decision, decided_by, resolution)
+            _log.info(
+                "Finding %d: %s by %s. Before: %s. After: %s.",
+                *(finding_id, form.decision, decided_by, resolution.before, resolution.after),
+            )
     if refused:
         raise FindingsUnresolved(
             f"{form.decision} was carried out for {resolved or 'no finding'} and refused for "

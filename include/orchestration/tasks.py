@@ -20,6 +20,7 @@ from include.orchestration.assets import SETTLEMENTS
 from include.orchestration.connections import open_source, open_warehouse
 from include.orchestration.resolving import Form, resolve_each
 from include.orchestration.retries import RetryByRecovery
+from include.orchestration.telling import tell_failure
 from include.quality import gates
 from include.settings import Settings
 from include.warehouse import publishing
@@ -43,7 +44,8 @@ TASK_DEFAULTS: dict[str, Any] = {
     "max_retry_delay": timedelta(minutes=5),
     "retry_policy": RetryByRecovery(),
     "execution_timeout": timedelta(hours=1),
-    "on_failure_callback": alert_failure,
+    "on_retry_callback": tell_failure,
+    "on_failure_callback": [alert_failure, tell_failure],
 }
 
 
@@ -89,7 +91,7 @@ def watch() -> dict[str, Any]:
 
 
 # Its own failure is no alert: what cannot be delivered would only grow by it.
-@task(execution_timeout=timedelta(minutes=5), on_failure_callback=None)
+@task(execution_timeout=timedelta(minutes=5), on_failure_callback=tell_failure)
 def send_alerts() -> dict[str, Any]:
     """Deliver the alerts that still wait."""
     return {"sent": send_unsent(open_warehouse())}

@@ -45,6 +45,7 @@ def _describe_task(task: Any) -> dict[str, Any]:
         "retries": task.retries,
         "retry_policy": type(task.retry_policy).__name__,
         "execution_seconds": task.execution_timeout and task.execution_timeout.total_seconds(),
+        "on_retry": [callback.__name__ for callback in task.on_retry_callback],
         "on_failure": [callback.__name__ for callback in task.on_failure_callback],
         "outlets": [asset.name for asset in task.outlets],
     }

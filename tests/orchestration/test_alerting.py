@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from email import message_from_string, policy
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +22,7 @@ from include.orchestration.alerting import (
     send_unsent,
 )
 from include.orchestration.connections import ConnectionIncomplete
-from include.providers.errors import Fatal
+from include.providers.errors import Fatal, Retriable
 from include.warehouse.alerts import Alert, raise_alert
 from include.warehouse.database import transaction
 from tests.orchestration.connecting import give_connection, give_warehouse
@@ -32,7 +34,7 @@ from tests.orchestration.receivers import (
 )
 from tests.warehouses import Warehouse
 
-REFUSED = Fatal("ticktock", "It did not accept the key (401).", "Check the password.")
+REFUSED = Fatal("ticktock", "It did not accept the key (401).", "Check the password.", status=401)
 ALERT = Alert("finding/3", "Finding 3:\r\nBcc: nobody", "What happened.", "warning")
 
 
@@ -58,15 +60,32 @@ def connected(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> Iterator
     open_warehouse().dispose()
 
 
-def failure(error: BaseException | str | None, map_index: int = -1) -> Any:
+@dataclass(frozen=True)
+class FailedTask:
+    """What Airflow tells a callback: which task and run it is, and when the task last succeeded."""
+
+    last_success: str | None
+    run_id: str = "manual__2026-11-21T03:00:00+00:00"
+    map_index: int = -1
+    dag_id: str = "catch_up_ticktock"
+    task_id: str = "land"
+    run_after: datetime = datetime(2026, 11, 21, 3, 0, tzinfo=UTC)
+
+    def get_previous_ti(self, **criteria: Any) -> Any:
+        assert criteria == {
+            "state": "success",
+            "logical_date": self.run_after,
+            "map_index": self.map_index,
+        }
+        return self.last_success and SimpleNamespace(run_id=self.last_success)
+
+
+def failure(
+    error: BaseException | str | None, last_success: str | None = "scheduled__1", **changes: Any
+) -> Any:
     """What Airflow hands to the callback of a failed task."""
-    instance = SimpleNamespace(
-        dag_id="catch_up_ticktock",
-        run_id="manual__2026-11-21T03:00:00+00:00",
-        task_id="land",
-        map_index=map_index,
-    )
-    return {"ti": instance, "exception": error}
+    instance = FailedTask(last_success, **changes)
+    return {"ti": instance, "exception": error, "dag_run": instance}
 
 
 def outbox(warehouse: Warehouse) -> list[Any]:
@@ -78,29 +97,78 @@ def test_a_failed_task_is_told_with_what_to_click(connected: Warehouse, webhook:
     alert_failure(failure(REFUSED))
     [message] = webhook.messages
     assert set(message) == {"key", "title", "body", "severity", "url"}
-    assert message["key"] == "task/catch_up_ticktock/manual__2026-11-21T03:00:00+00:00/land/-1"
+    assert message["key"] == ("task/catch_up_ticktock/land/-1/Fatal-401/2026-11-21/scheduled__1")
     assert message["title"] == "catch_up_ticktock: land failed"
     assert message["severity"] == "critical"
     assert str(REFUSED) in message["body"]
     assert "What was kept:" in message["body"]
-    assert message["url"] == (
+    assert message["url"] == "http://airflow.test:8080/dags/catch_up_ticktock/tasks/land"
+    assert (
         "http://airflow.test:8080/dags/catch_up_ticktock/runs/"
-        "manual__2026-11-21T03%3A00%3A00%2B00%3A00/tasks/land"
+        "manual__2026-11-21T03%3A00%3A00%2B00%3A00/tasks/land –" in message["body"]
     )
-    assert message["url"] in message["body"]
 
 
-def test_a_callback_that_fires_twice_tells_once(connected: Warehouse, webhook: Webhook) -> None:
-    alert_failure(failure(REFUSED))
-    alert_failure(failure(REFUSED))
+def test_a_failure_that_lasts_is_told_once(connected: Warehouse, webhook: Webhook) -> None:
+    alert_failure(failure(REFUSED, run_id="scheduled__2"))
+    alert_failure(failure(REFUSED, run_id="scheduled__2"))
+    alert_failure(failure(REFUSED, run_id="scheduled__3"))
     assert len(webhook.messages) == 1
-    assert [row.times_raised for row in outbox(connected)] == [2]
+    assert [row.times_raised for row in outbox(connected)] == [3]
+
+
+@pytest.mark.parametrize(
+    ("error", "changes"),
+    [
+        (REFUSED, {"last_success": "scheduled__2"}),
+        (REFUSED, {"last_success": None}),
+        (REFUSED, {"task_id": "publish"}),
+        (REFUSED, {"dag_id": "catch_up_tote"}),
+        (Fatal("ticktock", "It did not allow it (403).", "Ask.", status=403), {}),
+        (KeyError("x"), {}),
+        (None, {}),
+    ],
+    ids=str,
+)
+def test_another_failure_or_one_after_a_success_is_told(
+    error: BaseException | None, changes: Any, connected: Warehouse, webhook: Webhook
+) -> None:
+    alert_failure(failure(REFUSED))
+    alert_failure(failure(error, **changes))
+    assert len(webhook.messages) == 2
+
+
+def test_what_differs_in_its_words_only_is_told_once(
+    connected: Warehouse, webhook: Webhook
+) -> None:
+    for seconds in (30, 31):
+        alert_failure(failure(Retriable("ticktock", f"No answer after {seconds} s.", "Wait.")))
+    assert len(webhook.messages) == 1
+
+
+def test_a_failure_that_lasts_is_told_again_the_next_day(
+    connected: Warehouse, webhook: Webhook
+) -> None:
+    alert_failure(failure(REFUSED))
+    alert_failure(failure(REFUSED, run_after=datetime(2026, 11, 22, 0, 0, tzinfo=UTC)))
+    assert len(webhook.messages) == 2
+
+
+def test_if_airflow_cannot_say_when_it_succeeded_every_run_is_told(
+    connected: Warehouse, webhook: Webhook
+) -> None:
+    for run_id in ("scheduled__2", "scheduled__2", "scheduled__3"):
+        alert_failure(failure(REFUSED, run_id=run_id) | {"dag_run": None})
+    assert [message["key"].rpartition("/")[2] for message in webhook.messages] == [
+        "scheduled__2",
+        "scheduled__3",
+    ]
 
 
 def test_another_task_of_a_mapping_is_another_cause(connected: Warehouse, webhook: Webhook) -> None:
     alert_failure(failure(REFUSED, map_index=0))
     alert_failure(failure(REFUSED, map_index=1))
-    assert [message["url"][-9:] for message in webhook.messages] == ["/mapped/0", "/mapped/1"]
+    assert ["/mapped/0 –" in message["body"] for message in webhook.messages] == [True, False]
 
 
 def test_a_task_whose_process_died_is_told_too(connected: Warehouse, webhook: Webhook) -> None:

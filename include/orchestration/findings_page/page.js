@@ -8,11 +8,18 @@ const DAG = new URL("api/v2/dags/resolve_findings", AIRFLOW);
 const POLL_MILLISECONDS = 1500;
 const ENDED = ["success", "failed"];
 
-function element(name, properties = {}, ...children) {
+function element(name, { textContent, ...properties } = {}, ...children) {
   const made = document.createElement(name);
   Object.assign(made, properties);
-  made.append(...children);
+  const content = textContent === undefined ? children : [textContent];
+  made.append(...content.map((one) => (typeof one === "string" ? visible(one) : one)));
   return made;
+}
+
+// Characters that cannot be seen can reverse or hide the text around them: their codes are shown.
+function visible(text) {
+  const code = (character) => `\\u{${character.codePointAt(0).toString(16)}}`;
+  return text.replace(/\p{Cf}|(?![\n\t])\p{Cc}/gu, code);
 }
 
 function moment(text) {
@@ -129,6 +136,7 @@ function conf(finding, form) {
 async function decide(finding, form, outcome) {
   const button = form.querySelector("button");
   button.disabled = true;
+  document.getElementById("decided-now").hidden = true;
   outcome.hidden = false;
   outcome.textContent = "Asking Airflow to run resolve_findings …";
   try {
@@ -137,18 +145,18 @@ async function decide(finding, form, outcome) {
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify({ logical_date: null, conf: conf(finding, form) }),
     });
-    await follow(finding, run, outcome);
+    await follow(finding, run, outcome, button);
   } catch (error) {
     outcome.textContent = `Nothing was decided. ${error.message}`;
     button.disabled = false;
   }
 }
 
-async function follow(finding, run, outcome) {
+async function follow(finding, run, outcome, button) {
   const link = runLink(run.dag_run_id);
   let state = run.state;
   while (!ENDED.includes(state)) {
-    outcome.replaceChildren(`The run is ${state}: `, link);
+    outcome.replaceChildren(`resolve_findings is ${state}: `, link);
     await new Promise((resolve) => setTimeout(resolve, POLL_MILLISECONDS));
     try {
       state = (await ask(`${DAG}/dagRuns/${encodeURIComponent(run.dag_run_id)}`)).state;
@@ -167,12 +175,16 @@ async function follow(finding, run, outcome) {
     await load();
   } else {
     outcome.replaceChildren("The decision was refused or failed; the log says why: ", link);
+    button.disabled = false;
   }
 }
 
 // Airflow frames this page and lets no link leave the frame, but its router follows the address.
 function runLink(runId) {
-  const url = new URL(`dags/resolve_findings/runs/${encodeURIComponent(runId)}`, AIRFLOW);
+  const url = new URL(
+    `dags/resolve_findings/runs/${encodeURIComponent(runId)}/tasks/resolve`,
+    AIRFLOW,
+  );
   const link = element("a", { href: url.href, textContent: `run ${runId}` });
   link.addEventListener("click", (event) => {
     if (window.parent === window) return;
@@ -183,14 +195,18 @@ function runLink(runId) {
   return link;
 }
 
+function seenAgain(finding) {
+  if (finding.times_seen === 1) return "";
+  return ` · seen ${finding.times_seen} times, last ${moment(finding.last_seen_at)}`;
+}
+
 function card(finding) {
   const facts = element(
     "p",
     { className: "facts" },
     element("strong", { textContent: finding.severity }),
     ` · ${finding.kind} · ${finding.source} · ${finding.subject}` +
-      ` · since ${moment(finding.opened_at)} · seen ${finding.times_seen} times,` +
-      ` last ${moment(finding.last_seen_at)}`,
+      ` · since ${moment(finding.opened_at)}${seenAgain(finding)}`,
   );
   const detail = element("pre", { textContent: JSON.stringify(finding.detail, null, 2) });
   const made = element(
@@ -203,7 +219,7 @@ function card(finding) {
     element(
       "details",
       {},
-      element("summary", { textContent: "What to do: decide" }),
+      element("summary", { className: "decide", textContent: "Decide" }),
       decisionForm(finding),
     ),
   );
@@ -211,16 +227,20 @@ function card(finding) {
   return made;
 }
 
-function decisionRow(decided) {
+function decisionCard(decided) {
   const why = decided.reason + (decided.reference ? ` (${decided.reference})` : "");
-  const texts = [
-    `${decided.finding_id}: ${decided.summary}`,
-    decided.decision,
-    decided.decided_by,
-    moment(decided.decided_at),
-    why,
-  ];
-  return element("tr", {}, ...texts.map((text) => element("td", { textContent: text })));
+  return element(
+    "article",
+    {},
+    element("h3", { textContent: `${decided.finding_id}: ${decided.summary}` }),
+    element(
+      "p",
+      { className: "facts" },
+      element("strong", { textContent: decided.decision }),
+      ` · ${decided.decided_by} · ${moment(decided.decided_at)}`,
+    ),
+    element("p", { textContent: why }),
+  );
 }
 
 function show(listing) {
@@ -240,7 +260,7 @@ function show(listing) {
   cards.replaceChildren(
     ...listing.findings.map((one) => kept.get(String(one.finding_id)) ?? card(one)),
   );
-  document.getElementById("decisions").replaceChildren(...listing.decisions.map(decisionRow));
+  document.getElementById("decisions").replaceChildren(...listing.decisions.map(decisionCard));
   document.getElementById("decided").hidden = listing.decisions.length === 0;
 }
 
