@@ -426,7 +426,7 @@ def _parsed(text: str) -> object:
     except json.JSONDecodeError as error:
         start = _shown(text[:40])
         raise PageUndecodable(
-            f"the body is not JSON: {error.msg} at character {error.pos} (it starts with {start})"
+            f"the body is not JSON: {error.msg} (character {error.pos}; it starts with {start})"
         ) from None
     except ValueError as error:
         raise PageUndecodable(f"the body is not JSON: {error}") from None

@@ -309,7 +309,10 @@ def _report_contested(connection: Connection, batch: Row[Any], changed: Sequence
             {"source": batch.source, "source_key": source_key, "order": order},
         ).mappings()
         versions = [
-            {name: value if name == "record_id" else str(value) for name, value in rival.items()}
+            {
+                name: value if value is None or name == "record_id" else str(value)
+                for name, value in rival.items()
+            }
             for rival in rivals
         ]
         open_finding(

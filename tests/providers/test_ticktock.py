@@ -184,11 +184,11 @@ def test_an_arbitrary_value_is_normalized_or_rejected(value: Any) -> None:
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (b"", "not JSON: Expecting value at character 0"),
+        (b"", "not JSON: Expecting value (character 0;"),
         (b"<html>502</html>", "it starts with '<html>502</html>'"),
-        (b'{"data": [', "not JSON: Expecting value at character 10"),
-        (b'{"data": [{"id": 1}', "not JSON: Expecting ',' delimiter at character 19"),
-        (b'{"data": []} {}', "not JSON: Extra data at character 13"),
+        (b'{"data": [', "not JSON: Expecting value (character 10;"),
+        (b'{"data": [{"id": 1}', "not JSON: Expecting ',' delimiter (character 19;"),
+        (b'{"data": []} {}', "not JSON: Extra data (character 13;"),
         (b'{"data": [NaN]}', "NaN is not JSON"),
         (b'{"data": [-Infinity]}', "-Infinity is not JSON"),
         (b'{"data": ["\x01"]}', "Invalid control character"),
