@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec.structs import astuple
 from sqlalchemy import Connection, Engine, Row, delete, func
 
 from include.catchup.log import PageStopped, read_log
 from include.catchup.sources import Source
-from include.model import RecordContext, Settlement
+from include.model import Leg, RecordContext, Settlement
 from include.providers.errors import ProviderError, RecordRejected
 from include.providers.http import Client
 from include.settings import Settings
@@ -24,11 +25,12 @@ from include.warehouse.quarantine import (
     retry_quarantined,
 )
 from include.warehouse.records import StoredRecord, read_records
-from include.warehouse.tables import (
-    LEG_COLUMNS,
-    SETTLEMENT_COLUMNS,
-    staging_settlement,
-    staging_settlement_leg,
+from include.warehouse.tables import staging_settlement, staging_settlement_leg
+
+_SETTLEMENT_FIELDS = Settlement.__struct_fields__[:-1]
+_LEG_FIELDS = Leg.__struct_fields__
+_PAGE_MISSING = (
+    "its page is not in raw.page: the month was detached. Attach it again, then decide try_again"
 )
 
 
@@ -129,50 +131,45 @@ def _normalize_batch(
 def _stage_chunk(
     connection: Connection, source: Source, batch: Row[Any], records: list[StoredRecord]
 ) -> None:
-    staged: list[tuple[int, Settlement]] = []
     held_back: list[HeldBack] = []
-    for record in records:
-        context = RecordContext(received_at=record.received_at)
-        try:
-            staged.append((record.record_id, source.normalize(record.payload, context)))
-        except RecordRejected as rejected:
-            held_back.append(HeldBack(record.record_id, rejected.rule, rejected.reason))
-        except Exception as error:  # noqa: BLE001
-            # A mistake of ours about one record must not keep its neighbours back, nor every
-            # later batch.  The message stays unsaid: it may quote the record.
-            reason = f"normalize itself failed with {type(error).__name__}"
-            held_back.append(HeldBack(record.record_id, "normalize_failed", reason))
+    legs: list[tuple[Any, ...]] = []
     copy_rows(
         connection,
         staging_settlement,
-        ("batch_id", "record_id", *SETTLEMENT_COLUMNS),
-        _settlement_rows(source.name, batch.batch_id, staged),
+        ("batch_id", "record_id", "source", *_SETTLEMENT_FIELDS),
+        _settlement_rows(source, batch.batch_id, records, legs, held_back),
     )
-    copy_rows(
-        connection,
-        staging_settlement_leg,
-        ("batch_id", "record_id", *LEG_COLUMNS),
-        _leg_rows(batch.batch_id, staged),
-    )
+    if legs:
+        copy_rows(connection, staging_settlement_leg, ("batch_id", "record_id", *_LEG_FIELDS), legs)
     quarantine_records(connection, source.name, batch.batch_id, "normalize", held_back)
 
 
 def _settlement_rows(
-    source: str, batch_id: int, staged: list[tuple[int, Settlement]]
+    source: Source,
+    batch_id: int,
+    records: list[StoredRecord],
+    legs: list[tuple[Any, ...]],
+    held_back: list[HeldBack],
 ) -> Iterator[tuple[Any, ...]]:
-    for record_id, s in staged:
-        yield (
-            batch_id,
-            record_id,
-            source,
-            *(getattr(s, name) for name in SETTLEMENT_COLUMNS[1:]),
-        )
-
-
-def _leg_rows(batch_id: int, staged: list[tuple[int, Settlement]]) -> Iterator[tuple[Any, ...]]:
-    for record_id, settlement in staged:
-        for leg in settlement.legs:
-            yield (batch_id, record_id, *(getattr(leg, name) for name in LEG_COLUMNS))
+    """The rows to stage, made one by one; their legs and what is held back go into the lists."""
+    for record_id, payload, received_at in records:
+        if payload is None or received_at is None:
+            held_back.append(HeldBack(record_id, "page_missing", _PAGE_MISSING))
+            continue
+        try:
+            settlement = source.normalize(payload, RecordContext(received_at=received_at))
+        except RecordRejected as rejected:
+            held_back.append(HeldBack(record_id, rejected.rule, rejected.reason))
+            continue
+        except Exception as error:  # noqa: BLE001
+            # A mistake of ours about one record must not keep its neighbours back, nor every
+            # later batch.  The message stays unsaid: it may quote the record.
+            reason = f"normalize itself failed with {type(error).__name__}"
+            held_back.append(HeldBack(record_id, "normalize_failed", reason))
+            continue
+        # The last field is the legs, which have a table of their own.
+        yield (batch_id, record_id, source.name, *astuple(settlement)[:-1])
+        legs += ((batch_id, record_id, *astuple(leg)) for leg in settlement.legs)
 
 
 def _empty_staging(connection: Connection, batch_id: int) -> None:

@@ -7,7 +7,7 @@ page, overlapping with another run or dying at any moment lands nothing twice an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,7 +18,13 @@ from sqlalchemy.dialects.postgresql import insert as insert_or_skip
 
 from include.model import Record
 from include.warehouse.batches import IS_LANDING, claim, move, open_batch
-from include.warehouse.database import copy_rows, lock_source, transaction
+from include.warehouse.database import (
+    array_literal,
+    copy_binary,
+    copy_rows,
+    lock_source,
+    transaction,
+)
 from include.warehouse.findings import Finding, open_finding
 from include.warehouse.tables import batch as batch_table
 from include.warehouse.tables import cursor as cursor_table
@@ -33,8 +39,22 @@ from include.warehouse.tables import record as record_table
 Dedupe = Literal["anywhere", "latest", "key"]
 
 _CONFLICTS_KEPT = 100
+_PAGE_COLUMNS = (
+    "page_id",
+    "source",
+    "feed",
+    "batch_id",
+    "requested_at",
+    "received_at",
+    "request",
+    "http_status",
+    "content_type",
+    "body",
+    "record_count",
+    "provider_count",
+    "undecodable_reason",
+)
 _RECORD_COLUMNS = (
-    "record_id",
     "page_id",
     "byte_start",
     "byte_length",
@@ -143,9 +163,7 @@ class Landing:
         A feed that another run has stopped meanwhile goes on waiting for that finding alone.
         """
         with self._writing() as connection:
-            page_id = connection.execute(select(page_id_sequence.next_value())).scalar_one()
-            _ensure_months(connection, [page])
-            self._store_page(connection, self.batch_id, page_id, page, undecodable_reason=reason)
+            (page_id,) = self._store_pages(connection, self.batch_id, [page], reason)
             _count(connection, self.batch_id, pages_received=1, pages_stored=1)
             stopped_by = connection.scalar(
                 select(cursor_table.c.stopped_by_finding_id).where(*self._this_cursor())
@@ -272,32 +290,7 @@ class Landing:
         conflicts: list[str] = []
         fresh = [(page, _fresh(page, known, dedupe, conflicts)) for page in pages]
         stored = [(page, records) for page, records in fresh if records]
-        page_ids = _take_ids(connection, "raw.page_id_sequence", len(stored))
         landed = sum(len(records) for _, records in stored)
-        record_ids = _take_ids(connection, "raw.record_record_id_seq", landed)
-        _ensure_months(connection, [page for page, _ in stored])
-        for page_id, (page, _) in zip(page_ids, stored, strict=True):
-            self._store_page(connection, batch_id, page_id, page)
-        ids = iter(record_ids)
-        copy_rows(
-            connection,
-            record_table,
-            _RECORD_COLUMNS,
-            (
-                (
-                    next(ids),
-                    page_id,
-                    record.byte_start,
-                    record.byte_length,
-                    self._source,
-                    record.record_key,
-                    digest,
-                    batch_id,
-                )
-                for page_id, (_, records) in zip(page_ids, stored, strict=True)
-                for record, digest in records
-            ),
-        )
         received = sum(len(page.records) for page in pages)
         _count(
             connection,
@@ -309,14 +302,57 @@ class Landing:
             landed=landed,
             duplicates=received - landed,
         )
-        _note(connection, batch_id, pages, conflicts, record_ids)
+        _note(connection, batch_id, pages, conflicts)
+        if stored:
+            page_ids = self._store_pages(connection, batch_id, [page for page, _ in stored])
+            self._store_records(
+                connection, batch_id, zip(page_ids, (new for _, new in stored), strict=True)
+            )
         return landed
+
+    def _store_records(
+        self,
+        connection: Connection,
+        batch_id: int,
+        found: Iterable[tuple[int, list[tuple[Record, bytes]]]],
+    ) -> None:
+        """Store the new records of each page, and note how far the batch's records reach."""
+        before = connection.scalar(select(func.max(record_table.c.record_id))) or 0
+        copy_rows(
+            connection,
+            record_table,
+            _RECORD_COLUMNS,
+            (
+                (
+                    page_id,
+                    record.byte_start,
+                    record.byte_length,
+                    self._source,
+                    record.record_key,
+                    digest,
+                    batch_id,
+                )
+                for page_id, records in found
+                for record, digest in records
+            ),
+        )
+        reach = connection.execute(
+            select(func.min(record_table.c.record_id), func.max(record_table.c.record_id)).where(
+                record_table.c.record_id > before, record_table.c.batch_id == batch_id
+            )
+        ).one()
+        move(
+            connection,
+            batch_id,
+            record_id_first=func.coalesce(batch_table.c.record_id_first, reach[0]),
+            record_id_last=reach[1],
+        )
 
     def _known(
         self, connection: Connection, pages: Sequence[ArrivedPage]
     ) -> dict[str, list[bytes]]:
         """The digests already landed under the pages' keys, oldest first."""
-        keys = list({record.record_key for page in pages for record, _ in page.records})
+        keys = {record.record_key for page in pages for record, _ in page.records}
         known: dict[str, list[bytes]] = {}
         for key, digest in connection.execute(
             text(
@@ -324,36 +360,51 @@ class Landing:
                 " WHERE source = :source AND record_key = ANY(CAST(:keys AS text[]))"
                 " ORDER BY record_id"
             ),
-            {"source": self._source, "keys": keys},
-        ):
+            {"source": self._source, "keys": array_literal(keys)},
+        ).all():
             known.setdefault(key, []).append(bytes(digest))
         return known
 
-    def _store_page(
+    def _store_pages(
         self,
         connection: Connection,
         batch_id: int,
-        page_id: int,
-        page: ArrivedPage,
+        pages: Sequence[ArrivedPage],
         undecodable_reason: str | None = None,
-    ) -> None:
-        connection.execute(
-            insert(page_table).values(
-                page_id=page_id,
-                source=self._source,
-                feed=self._feed,
-                batch_id=batch_id,
-                requested_at=page.requested_at,
-                received_at=page.received_at,
-                request=page.request,
-                http_status=page.http_status,
-                content_type=page.content_type,
-                body=page.body,
-                record_count=None if undecodable_reason else len(page.records),
-                provider_count=page.provider_count,
-                undecodable_reason=undecodable_reason,
+    ) -> list[int]:
+        """Store the bytes of each page; returns the pages' ids."""
+        _ensure_months(connection, pages)
+        page_ids = list(
+            connection.scalars(
+                select(page_id_sequence.next_value()).select_from(
+                    func.generate_series(1, len(pages))
+                )
             )
         )
+        copy_binary(
+            connection,
+            page_table,
+            _PAGE_COLUMNS,
+            (
+                (
+                    page_id,
+                    self._source,
+                    self._feed,
+                    batch_id,
+                    page.requested_at,
+                    page.received_at,
+                    page.request,
+                    page.http_status,
+                    page.content_type,
+                    page.body,
+                    None if undecodable_reason else len(page.records),
+                    page.provider_count,
+                    undecodable_reason,
+                )
+                for page_id, page in zip(page_ids, pages, strict=True)
+            ),
+        )
+        return page_ids
 
     def _record_gap(self, connection: Connection, gap: Gap) -> None:
         gap_id = connection.execute(
@@ -472,9 +523,8 @@ def _note(
     batch_id: int,
     pages: Sequence[ArrivedPage],
     conflicts: Sequence[str],
-    record_ids: Sequence[int],
 ) -> None:
-    """Add to the batch what is odd about its pages, and how far its records reach."""
+    """Add to the batch what is odd about its pages."""
     noted = connection.execute(
         select(batch_table.c.unknown_fields, batch_table.c.conflicting_keys).where(
             batch_table.c.batch_id == batch_id
@@ -482,22 +532,11 @@ def _note(
     ).one()
     unknown_fields = set(noted.unknown_fields).union(*(page.unknown_fields for page in pages))
     conflicting_keys = list(dict.fromkeys([*noted.conflicting_keys, *conflicts]))
-    values: dict[str, Any] = {
-        "unknown_fields": sorted(unknown_fields),
-        "conflicting_keys": conflicting_keys[:_CONFLICTS_KEPT],
-    }
-    if record_ids:
-        values["record_id_first"] = func.coalesce(batch_table.c.record_id_first, record_ids[0])
-        values["record_id_last"] = record_ids[-1]
-    move(connection, batch_id, **values)
-
-
-def _take_ids(connection: Connection, sequence: str, count: int) -> list[int]:
-    return list(
-        connection.scalars(
-            text("SELECT nextval(CAST(:sequence AS regclass)) FROM generate_series(1, :count)"),
-            {"sequence": sequence, "count": count},
-        )
+    move(
+        connection,
+        batch_id,
+        unknown_fields=sorted(unknown_fields),
+        conflicting_keys=conflicting_keys[:_CONFLICTS_KEPT],
     )
 
 

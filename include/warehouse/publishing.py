@@ -3,23 +3,31 @@
 What is current follows the provider's order, not the order of arrival, so batches may be published
 in any order.  What a late version changes about its neighbours (whether they are changes, whether
 the provider's chain of statuses holds, whether two contents contest one place) is computed again
-for its subject in the same transaction.
+for its subject in the same transaction, which also moves finance's daily totals.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, func, text
 
 from include.warehouse import batches
+from include.warehouse.daily_totals import (
+    VERSIONS_OF_SEVERAL,
+    total_recordings,
+    total_settlements,
+)
 from include.warehouse.database import lock_source, transaction
 from include.warehouse.findings import Finding, close_if_open, open_finding
 from include.warehouse.tables import CANONICAL_COLUMNS, LEG_COLUMNS, SETTLEMENT_COLUMNS
 
 _EXAMPLES = 10
+# A batch is sorted and hashed in memory; more than this goes to the disk as usual.
+_WORK_MEMORY = "64MB"
 
 
 def _listed(columns: Sequence[str], prefix: str = "") -> str:
@@ -30,9 +38,63 @@ _MAKE_SEVERAL = """
 CREATE TEMPORARY TABLE several (source_key text COLLATE "C" PRIMARY KEY) ON COMMIT DROP
 """
 
+# The subjects of the batch that have, or are about to have, several versions.  Each is looked up by
+# its key, so the cost does not grow with the table.
+_FIND_SEVERAL = """
+INSERT INTO several
+SELECT source_key
+FROM (
+    SELECT source_key, count(*) AS versions
+    FROM staging.settlement
+    WHERE batch_id = :batch_id
+    GROUP BY source_key
+) AS subject
+LEFT JOIN LATERAL (
+    SELECT true AS is_known
+    FROM core.settlement AS core
+    WHERE core.source = :source AND core.source_key = subject.source_key
+    LIMIT 1
+) AS known ON true
+WHERE versions > 1 OR is_known
+"""
+
+_STORED_COLUMNS = f"""
+    {_listed(SETTLEMENT_COLUMNS)}, version, player_reference, is_applied, not_applied_reason,
+    is_change, is_current, chain_break, accounting_date, record_id, batch_id
+"""
+
+# Most subjects arrive once and for the first time: there is nothing to compare them with.
+_INSERT_ONLY_VERSIONS = f"""
+WITH inserted AS (
+    INSERT INTO core.settlement ({_STORED_COLUMNS})
+    SELECT
+        {_listed(SETTLEMENT_COLUMNS)},
+        1,
+        ops.player_reference(player_id),
+        true,
+        NULL,
+        false,
+        true,
+        CASE WHEN is_resettlement OR previous_status <> 'open' THEN 'original_missing' END,
+        (now() AT TIME ZONE 'UTC')::date,
+        record_id,
+        batch_id
+    FROM staging.settlement AS staged
+    WHERE batch_id = :batch_id
+        AND NOT EXISTS (SELECT FROM several WHERE several.source_key = staged.source_key)
+    RETURNING
+        source, status, outcome, currency, stake, payout, settled_at, accounting_date,
+        is_current, is_correction, is_contested, not_applied_reason
+),
+totalled AS ({total_settlements("inserted", "+")}),
+recorded AS ({total_recordings("inserted", "+")})
+SELECT count(*) FROM inserted
+"""
+
 # A row's version counts on from those its subject has; it is applied if no row that came before it
 # (in core, or earlier in the batch) stands at its place in the provider's order or further on.
-_INSERT_VERSIONS = f"""
+# What it is to its neighbours is computed after it.
+_INSERT_FURTHER_VERSIONS = f"""
 WITH arriving AS (
     SELECT
         staged.*,
@@ -44,6 +106,7 @@ WITH arriving AS (
             )
         ) AS order_before
     FROM staging.settlement AS staged
+    JOIN several ON several.source_key = staged.source_key
     CROSS JOIN LATERAL (
         SELECT max(version) AS version, max(core.provider_order) AS provider_order
         FROM core.settlement AS core
@@ -53,10 +116,7 @@ WITH arriving AS (
     WINDOW earlier AS (PARTITION BY staged.source_key ORDER BY staged.record_id)
 ),
 inserted AS (
-    INSERT INTO core.settlement (
-        {_listed(SETTLEMENT_COLUMNS)}, version, player_reference, is_applied, not_applied_reason,
-        is_change, chain_break, accounting_date, record_id, batch_id
-    )
+    INSERT INTO core.settlement ({_STORED_COLUMNS})
     SELECT
         {_listed(SETTLEMENT_COLUMNS)},
         next_version,
@@ -67,27 +127,15 @@ inserted AS (
             WHEN order_before = provider_order THEN 'same_order'
         END,
         false,
+        false,
         CASE WHEN is_resettlement OR previous_status <> 'open' THEN 'original_missing' END,
         (now() AT TIME ZONE 'UTC')::date,
         record_id,
         batch_id
     FROM arriving
-    ORDER BY record_id
-    RETURNING source, source_key, version, provider_order, record_id
-),
-marked AS (
-    INSERT INTO several SELECT DISTINCT source_key FROM inserted WHERE version > 1
+    RETURNING is_applied
 )
-INSERT INTO core.settlement_current AS current
-    (source, source_key, version, provider_order, record_id)
-SELECT DISTINCT ON (source_key) source, source_key, version, provider_order, record_id
-FROM inserted
-ORDER BY source_key, provider_order DESC, record_id DESC
-ON CONFLICT (source, source_key) DO UPDATE
-SET version = excluded.version,
-    provider_order = excluded.provider_order,
-    record_id = excluded.record_id
-WHERE (current.provider_order, current.record_id) < (excluded.provider_order, excluded.record_id)
+SELECT count(*) FILTER (WHERE is_applied), count(*) FILTER (WHERE NOT is_applied) FROM inserted
 """
 
 _INSERT_LEGS = f"""
@@ -113,18 +161,27 @@ WITH version AS (
             PARTITION BY core.source_key, core.is_rejected_by_decision
             ORDER BY core.provider_order
             GROUPS BETWEEN 1 PRECEDING AND 1 PRECEDING
-        ) AS followed_record_id
+        ) AS followed_record_id,
+        count(*) OVER (
+            PARTITION BY core.source_key, core.is_rejected_by_decision, core.provider_order
+        ) AS told_here,
+        lead(core.record_id) OVER (
+            PARTITION BY core.source_key, core.is_rejected_by_decision
+            ORDER BY core.provider_order, core.record_id
+        ) IS NULL AS is_last
     FROM core.settlement AS core
     JOIN several USING (source_key)
     WHERE core.source = :source
 ),
-judged AS (
+judged AS MATERIALIZED (
     SELECT
         version.record_id,
         version.chain_break AS chain_break_before,
+        NOT version.is_rejected_by_decision AND version.is_last AS is_current,
         previous.record_id IS NOT NULL
             AND ({_listed(CANONICAL_COLUMNS, "version.")})
                 IS DISTINCT FROM ({_listed(CANONICAL_COLUMNS, "previous.")}) AS is_change,
+        coalesce(previous.status <> 'open', false) AS follows_decision,
         CASE
             WHEN version.is_rejected_by_decision THEN NULL
             WHEN followed.record_id IS NULL
@@ -132,7 +189,7 @@ judged AS (
                 THEN 'original_missing'
             WHEN followed.status <> version.previous_status THEN 'status_differs'
         END AS chain_break,
-        NOT version.is_rejected_by_decision AND EXISTS (
+        NOT version.is_rejected_by_decision AND version.told_here > 1 AND EXISTS (
             SELECT FROM core.settlement AS rival
             WHERE rival.source = version.source
                 AND rival.source_key = version.source_key
@@ -140,8 +197,7 @@ judged AS (
                 AND NOT rival.is_rejected_by_decision
                 AND ({_listed(CANONICAL_COLUMNS, "rival.")})
                     IS DISTINCT FROM ({_listed(CANONICAL_COLUMNS, "version.")})
-        ) AS is_contested,
-        previous.status <> 'open' AS follows_decision
+        ) AS is_contested
     FROM version
     LEFT JOIN core.settlement AS previous
         ON previous.record_id = version.previous_record_id
@@ -150,31 +206,25 @@ judged AS (
         ON followed.record_id = version.followed_record_id
 )
 UPDATE core.settlement AS core
-SET is_change = judged.is_change,
+SET is_current = judged.is_current,
+    is_change = judged.is_change,
+    is_correction = judged.is_change AND judged.follows_decision,
     chain_break = judged.chain_break,
     is_contested = judged.is_contested
 FROM judged
 WHERE core.record_id = judged.record_id
-    AND (core.is_change, core.chain_break, core.is_contested)
-        IS DISTINCT FROM (judged.is_change, judged.chain_break, judged.is_contested)
+    AND (
+        core.is_current, core.is_change, core.is_correction, core.chain_break, core.is_contested
+    ) IS DISTINCT FROM (
+        judged.is_current,
+        judged.is_change,
+        judged.is_change AND judged.follows_decision,
+        judged.chain_break,
+        judged.is_contested
+    )
 RETURNING
     core.batch_id, core.source_key, core.provider_order, core.is_contested,
-    core.chain_break, judged.chain_break_before,
-    core.is_change AND judged.follows_decision AS is_correction
-"""
-
-_REPOINT = """
-INSERT INTO core.settlement_current AS current
-    (source, source_key, version, provider_order, record_id)
-SELECT DISTINCT ON (source_key) source, source_key, version, provider_order, record_id
-FROM core.settlement
-JOIN several USING (source_key)
-WHERE source = :source AND NOT is_rejected_by_decision
-ORDER BY source_key, provider_order DESC, record_id DESC
-ON CONFLICT (source, source_key) DO UPDATE
-SET version = excluded.version,
-    provider_order = excluded.provider_order,
-    record_id = excluded.record_id
+    core.chain_break, judged.chain_break_before, core.is_correction
 """
 
 
@@ -227,25 +277,47 @@ def publish(engine: Engine, source: str) -> Published:
     )
 
 
-def recompute_subjects(connection: Connection, source: str, source_keys: Sequence[str]) -> None:
-    """Compute anew what a subject's versions are to each other, and which of them is current."""
+@contextmanager
+def recomputing(connection: Connection, source: str, source_keys: Sequence[str]) -> Iterator[None]:
+    """Change versions of these subjects in the block: what they are to each other, which of them
+    is current and the daily totals are computed anew at its end.
+    """
     connection.execute(text(_MAKE_SEVERAL))
     connection.execute(
         text("INSERT INTO several SELECT DISTINCT unnest(CAST(:source_keys AS text[]))"),
         {"source_keys": list(source_keys)},
     )
-    changed = connection.execute(text(_RECOMPUTE), {"source": source}).all()
-    connection.execute(text(_REPOINT), {"source": source})
+    with _recomputing_several(connection, source) as changed:
+        yield
     _report_chains(connection, source, _with_other_chains(changed))
+
+
+@contextmanager
+def _recomputing_several(connection: Connection, source: str) -> Iterator[list[Row[Any]]]:
+    """The same for the subjects in `several`; at the end the list holds the versions that changed.
+
+    The totals lose what the subjects counted for before, and gain what they count for after.
+    """
+    this = {"source": source}
+    changed: list[Row[Any]] = []
+    for total in (total_settlements, total_recordings):
+        connection.execute(text(total(VERSIONS_OF_SEVERAL, "-")), this)
+    yield changed
+    changed += connection.execute(text(_RECOMPUTE), this)
+    for total in (total_settlements, total_recordings):
+        connection.execute(text(total(VERSIONS_OF_SEVERAL, "+")), this)
 
 
 def _publish_batch(connection: Connection, batch: Row[Any]) -> Published:
     this = {"batch_id": batch.batch_id, "source": batch.source}
+    connection.execute(text(f"SET LOCAL work_mem = '{_WORK_MEMORY}'"))
     connection.execute(text(_MAKE_SEVERAL))
-    connection.execute(text(_INSERT_VERSIONS), this)
+    connection.execute(text(_FIND_SEVERAL), this)
+    connection.execute(text("ANALYZE several"))
+    only = connection.execute(text(_INSERT_ONLY_VERSIONS), this).scalar_one()
+    with _recomputing_several(connection, batch.source) as changed:
+        applied, not_applied = connection.execute(text(_INSERT_FURTHER_VERSIONS), this).one()
     connection.execute(text(_INSERT_LEGS), this)
-    changed = connection.execute(text(_RECOMPUTE), this).all()
-    published, not_applied = _count_applied(connection, batch)
     _report_contested(connection, batch, changed)
     _report_chains(connection, batch.source, {batch.batch_id} | _with_other_chains(changed))
     for table in ("staging.settlement_leg", "staging.settlement"):
@@ -255,16 +327,14 @@ def _publish_batch(connection: Connection, batch: Row[Any]) -> Published:
         batch.batch_id,
         state="published",
         published_at=func.now(),
-        published=published,
+        published=only + applied,
         not_applied=not_applied,
     )
     return Published(
         batches=1,
-        published=published,
+        published=only + applied,
         not_applied=not_applied,
-        corrections=sum(
-            bool(row.is_correction) and row.batch_id == batch.batch_id for row in changed
-        ),
+        corrections=sum(row.is_correction and row.batch_id == batch.batch_id for row in changed),
         contested=len(
             {(row.source_key, row.provider_order) for row in changed if row.is_contested}
         ),
@@ -281,19 +351,6 @@ def _staged_difference(connection: Connection, batch: Row[Any]) -> str | None:
     if staged == expected:
         return None
     return f"{staged} rows are staged, but {expected} were normalized and not quarantined"
-
-
-def _count_applied(connection: Connection, batch: Row[Any]) -> tuple[int, int]:
-    row = connection.execute(
-        text(
-            "SELECT count(*) FILTER (WHERE core.is_applied), count(*)"
-            " FILTER (WHERE NOT core.is_applied)"
-            " FROM staging.settlement AS staged JOIN core.settlement AS core USING (record_id)"
-            " WHERE staged.batch_id = :batch_id"
-        ),
-        {"batch_id": batch.batch_id},
-    ).one()
-    return int(row[0]), int(row[1])
 
 
 def _report_contested(connection: Connection, batch: Row[Any], changed: Sequence[Row[Any]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -37,11 +37,14 @@ _PAGES = "SELECT page_id, body, received_at FROM raw.page WHERE page_id = ANY(:p
 
 
 class StoredRecord(NamedTuple):
-    """A landed record, its exact bytes, and when its page arrived (UTC)."""
+    """A landed record, its exact bytes, and when its page arrived (UTC).
+
+    Both are None if the page is not there any more, since its month was detached.
+    """
 
     record_id: int
-    payload: bytes
-    received_at: datetime
+    payload: bytes | None
+    received_at: datetime | None
 
 
 def read_records(
@@ -59,17 +62,20 @@ def read_records(
         execution_options={"yield_per": chunk},
     )
     for rows in slices.partitions():
-        bodies = {
-            page_id: (memoryview(body), received_at)
-            for page_id, body, received_at in connection.execute(
-                text(_PAGES), {"page_ids": sorted({row.page_id for row in rows})}
-            )
-        }
+        pages = _pages(connection, {page_id for _, page_id, _, _ in rows})
         yield [
-            StoredRecord(
-                row.record_id,
-                bytes(bodies[row.page_id][0][row.byte_start : row.byte_start + row.byte_length]),
-                bodies[row.page_id][1],
-            )
-            for row in rows
+            StoredRecord(record_id, body and body[start : start + length], received_at)
+            for record_id, page_id, start, length in rows
+            for body, received_at in (pages.get(page_id, _NO_PAGE),)
         ]
+
+
+_NO_PAGE = (None, None)
+
+
+def _pages(
+    connection: Connection, page_ids: set[int]
+) -> Mapping[int, tuple[bytes, datetime] | tuple[None, None]]:
+    """The bytes of each page and when it arrived; a page whose month was detached is not there."""
+    found = connection.execute(text(_PAGES), {"page_ids": sorted(page_ids)})
+    return {page_id: (bytes(body), received_at) for page_id, body, received_at in found}

@@ -25,7 +25,7 @@ _EVERY_OPS_TABLE = (
 )
 
 # What later facts about other versions of the same subject may change; everything else is for ever.
-_RECOMPUTED = "is_change, chain_break, is_contested"
+_RECOMPUTED = "is_current, is_change, is_correction, chain_break, is_contested"
 
 GRANTS: dict[str, tuple[str, ...]] = {
     "loader": (
@@ -39,7 +39,7 @@ GRANTS: dict[str, tuple[str, ...]] = {
         "SELECT, INSERT, UPDATE, DELETE ON staging.settlement, staging.settlement_leg",
         "SELECT, INSERT ON core.settlement, core.settlement_leg",
         f"UPDATE ({_RECOMPUTED}) ON core.settlement",
-        "SELECT, INSERT, UPDATE ON core.settlement_current",
+        "SELECT, INSERT, UPDATE ON core.daily_settlement, core.daily_recording",
         f"SELECT ON {_EVERY_OPS_TABLE}",
         "INSERT, UPDATE ON ops.batch, ops.cursor, ops.gap, ops.finding, ops.alert",
         "INSERT, UPDATE ON ops.quarantine",
@@ -52,7 +52,7 @@ GRANTS: dict[str, tuple[str, ...]] = {
         "SELECT, DELETE ON staging.settlement, staging.settlement_leg",
         "SELECT ON core.settlement, core.settlement_leg",
         f"UPDATE ({_RECOMPUTED}, is_rejected_by_decision) ON core.settlement",
-        "SELECT, INSERT, UPDATE, DELETE ON core.settlement_current",
+        "SELECT, INSERT, UPDATE ON core.daily_settlement, core.daily_recording",
         f"SELECT ON {_EVERY_OPS_TABLE}",
         "INSERT, UPDATE ON ops.batch",
         "UPDATE ON ops.cursor, ops.finding",

@@ -230,9 +230,11 @@ settlement = Table(
     Column("is_applied", Boolean, nullable=False, comment="It became the current version when it was published; false if one with a later or the same provider order was already here."),
     Column("not_applied_reason", Text, comment="late: a later decision of the provider was already here. same_order: one with the same provider order was. NULL if applied."),
     Column("is_change", Boolean, nullable=False, comment="Its canonical columns differ from the version before it in provider order; false for the first. Recomputed when a version arrives late."),
+    Column("is_correction", Boolean, nullable=False, server_default=text("false"), comment="It is a change, and the version before it was final (not open). Recomputed when a version arrives late."),
     Column("chain_break", Text, comment="status_differs: the provider claims another previous status than the version before it in provider order has. original_missing: it claims to follow an earlier decision, and there is no version before it. NULL if the chain holds, or if a decision rejected the version."),
     Column("is_contested", Boolean, nullable=False, server_default=text("false"), comment="Another version of the subject has the same provider order and another content, and no decision chose between them; outside finance totals."),
     Column("is_rejected_by_decision", Boolean, nullable=False, server_default=text("false"), comment="A person chose another version of the same provider order (ops.decision); never current."),
+    Column("is_current", Boolean, nullable=False, server_default=text("false"), comment="How its subject stands now: of all versions that no decision rejected, the one with the highest (provider_order, record_id)."),
     _time("recorded_at", "When it was published here (UTC, start of the transaction).", now=True),
     Column("accounting_date", Date, nullable=False, comment="UTC date on which it was published here; a date closes at 01:00 UTC of the next day."),
     Column("record_id", BigInteger, nullable=False, comment="The record that it comes from (raw.record): its evidence."),
@@ -245,21 +247,9 @@ settlement = Table(
     CheckConstraint("is_applied = (not_applied_reason IS NULL)", name="not_applied_has_reason"),
     Index("settlement_days_index", "settled_at", text("((settled_at AT TIME ZONE 'UTC')::date)"), "recorded_at", "accounting_date", postgresql_using="brin"),
     Index("settlement_contested_index", "source", postgresql_where=text("is_contested")),
+    Index("settlement_correction_index", "accounting_date", postgresql_where=text("is_correction")),
     schema="core",
     comment="Every accepted version of every settlement, for ever. Nothing is deleted or overwritten; a correction is a new version.",
-)  # fmt: skip
-
-settlement_current = Table(
-    "settlement_current",
-    metadata,
-    Column("source", Text, nullable=False, comment="Which provider decided."),
-    Column("source_key", Text(collation="C"), nullable=False, comment="The subject decided about."),
-    Column("version", Integer, nullable=False, comment="The version that is current (core.settlement)."),
-    Column("provider_order", Text(collation="C"), nullable=False, comment="Its place in the provider's order."),
-    Column("record_id", BigInteger, nullable=False, comment="Its record; the higher one wins where the order is equal."),
-    PrimaryKeyConstraint("source", "source_key"),
-    schema="core",
-    comment="Which version of each subject is current: the one with the highest (provider_order, record_id) that no decision rejected.",
 )  # fmt: skip
 
 settlement_leg = Table(
@@ -272,6 +262,40 @@ settlement_leg = Table(
     _finite("price"),
     schema="core",
     comment="Selections of multi-leg bets, by version.",
+)  # fmt: skip
+
+# Totals are moved by what a transaction changes, so a day is asked for at the same cost however
+# many rows it has.
+daily_settlement = Table(
+    "daily_settlement",
+    metadata,
+    Column("source", Text, nullable=False, comment="Which provider decided."),
+    Column("settled_date", Date, comment="UTC day of settled_at; NULL where that is not told."),
+    Column("status", Text, nullable=False, comment="The subjects' status."),
+    Column("outcome", Text, comment="The subjects' outcome; NULL while open."),
+    Column("currency", Text, comment="Currency of the amounts; NULL where the provider tells none."),
+    Column("settlements", BigInteger, nullable=False, comment="Current versions that are not contested."),
+    Column("stake", Numeric, nullable=False, comment="Sum of their stakes, in major units of the currency."),
+    Column("payout", Numeric, nullable=False, comment="Sum of their payouts, in major units of the currency."),
+    Column("stakes", BigInteger, nullable=False, comment="How many of them have a stake."),
+    Column("payouts", BigInteger, nullable=False, comment="How many of them have a payout."),
+    UniqueConstraint("source", "settled_date", "status", "outcome", "currency", postgresql_nulls_not_distinct=True, name="daily_settlement_key"),
+    schema="core",
+    comment="The current versions that are not contested, counted and summed by the day of their decision; moved by every transaction that changes what is current.",
+)  # fmt: skip
+
+daily_recording = Table(
+    "daily_recording",
+    metadata,
+    Column("accounting_date", Date, nullable=False, comment="UTC date on which the versions were published here."),
+    Column("source", Text, nullable=False, comment="Which provider decided."),
+    Column("versions", BigInteger, nullable=False, comment="Versions published."),
+    Column("corrections", BigInteger, nullable=False, comment="Of these, corrections that are not contested."),
+    Column("late_versions", BigInteger, nullable=False, comment="Of these, versions that came after a later decision."),
+    Column("contested_versions", BigInteger, nullable=False, comment="Of these, contested versions."),
+    PrimaryKeyConstraint("accounting_date", "source"),
+    schema="core",
+    comment="The versions counted by the day of their publication; moved by every transaction that publishes or recomputes any.",
 )  # fmt: skip
 
 # --- ops ----------------------------------------------------------------------------------------

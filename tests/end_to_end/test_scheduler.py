@@ -134,13 +134,13 @@ def test_a_worker_killed_while_it_publishes_loses_and_doubles_nothing(running: R
     before = running.ask("SELECT count(*) FROM core.settlement")
     running.sandbox.advance("ticktock", 300)
     with running.engine.begin() as blocking:
-        # New versions can be written, but not which of them are current.
-        blocking.execute(text("LOCK TABLE core.settlement_current IN SHARE MODE"))
+        # New versions can be written, but not how many there are of them.
+        blocking.execute(text("LOCK TABLE core.daily_recording IN SHARE MODE"))
         running.api.trigger(CATCH_UP)
         running.wait_until(
             "`publish` has half published",
             "SELECT true FROM pg_locks WHERE NOT granted"
-            " AND relation = 'core.settlement_current'::regclass",
+            " AND relation = 'core.daily_recording'::regclass",
         )
         run_id = running.kill("publish")
         assert running.ask("SELECT count(*) FROM core.settlement") == before
@@ -190,7 +190,7 @@ def _content(running: Running) -> dict[str, Any]:
             table: f"SELECT * FROM {table}"
             for table in (
                 *("raw.page", "raw.record", "staging.settlement", "core.settlement"),
-                *("core.settlement_current", "ops.gap", "ops.quarantine", "ops.finding"),
+                *("core.daily_settlement", "ops.gap", "ops.quarantine", "ops.finding"),
             )
         },
     }

@@ -16,6 +16,43 @@ from tests.warehouses import Warehouse
 _NOON = datetime(2026, 11, 19, 12, tzinfo=UTC)
 _FEED = {"source": "ticktock", "feed": "settlements"}
 
+# By their definitions, over everything that there is.
+_MARK_CURRENT = """
+UPDATE core.settlement AS marked
+SET is_current = place.is_current,
+    is_correction = marked.is_change AND coalesce(place.replaced_status <> 'open', false)
+FROM (
+    SELECT
+        record_id,
+        NOT is_rejected_by_decision AND row_number() OVER (
+            subject ORDER BY provider_order DESC, record_id DESC
+        ) = 1 AS is_current,
+        lag(status) OVER (subject ORDER BY provider_order, record_id) AS replaced_status
+    FROM core.settlement
+    WINDOW subject AS (PARTITION BY source, source_key, is_rejected_by_decision)
+) AS place
+WHERE marked.record_id = place.record_id
+"""
+_TOTAL_SETTLEMENTS = """
+INSERT INTO core.daily_settlement
+SELECT
+    source, (settled_at AT TIME ZONE 'UTC')::date, status, outcome, currency,
+    count(*), coalesce(sum(stake), 0), coalesce(sum(payout), 0), count(stake), count(payout)
+FROM core.settlement
+WHERE is_current AND NOT is_contested
+GROUP BY 1, 2, 3, 4, 5
+"""
+_TOTAL_RECORDINGS = """
+INSERT INTO core.daily_recording
+SELECT
+    accounting_date, source, count(*),
+    count(*) FILTER (WHERE is_correction AND NOT is_contested),
+    count(*) FILTER (WHERE not_applied_reason = 'late'),
+    count(*) FILTER (WHERE is_contested)
+FROM core.settlement
+GROUP BY 1, 2
+"""
+
 
 class Books:
     """A warehouse's rows, put there by hand through the owner's login."""
@@ -52,16 +89,9 @@ class Books:
         return self._records
 
     def make_current(self) -> None:
-        """Point at the last version of every subject, as publishing does."""
-        self._connection.execute(
-            text(
-                "INSERT INTO core.settlement_current"
-                " SELECT DISTINCT ON (source, source_key)"
-                " source, source_key, version, provider_order, record_id"
-                " FROM core.settlement WHERE NOT is_rejected_by_decision"
-                " ORDER BY source, source_key, provider_order DESC, record_id DESC"
-            )
-        )
+        """Mark the last version of every subject and total the days, as publishing does."""
+        for statement in (_MARK_CURRENT, _TOTAL_SETTLEMENTS, _TOTAL_RECORDINGS):
+            self._connection.execute(text(statement))
 
     def batch(self, minutes: int, *, state: str = "published", **values: Any) -> int:
         """Add a batch opened that many minutes past noon and closed one later."""
@@ -258,6 +288,7 @@ def test_taking_a_decision_back_is_a_correction(books: Books) -> None:
     books.version("bet", 1, "settled")
     books.version("bet", 2, "open", is_change=True)
     books.version("bet", 3, "settled", outcome="lost", is_change=True)
+    books.make_current()
     rows = books.ask("SELECT version, old_status, new_status FROM finance.correction")
     assert rows == [{"version": 2, "old_status": "settled", "new_status": "open"}]
 
@@ -284,6 +315,7 @@ def test_the_difference_in_payout_is_exact_and_only_within_one_currency(books: B
     books.version("exact", 2, "settled", **{**money, "payout": Decimal("12345678901234567.30")})
     books.version("other", 1, "settled", **{**money, "payout": Decimal("1")})
     books.version("other", 2, "settled", **{**money, "payout": Decimal("2"), "currency": "GBP"})
+    books.make_current()
     rows = books.ask(
         "SELECT source_key, what_changed, payout_difference FROM finance.correction"
         " ORDER BY source_key"
@@ -360,6 +392,7 @@ def test_a_recording_day_counts_everything_once_and_only_sure_corrections(books:
     books.version("bet", 2, "settled", not_applied_reason="late", **on_the_20th)
     books.version("bet", 4, "settled", is_change=True, is_contested=True, **on_the_20th)
     books.version("bet", 5, "void", is_change=True, **on_the_20th)
+    books.make_current()
     rows = books.ask(
         "SELECT accounting_date, versions, corrections, late_versions, contested_versions"
         " FROM finance.daily_recording ORDER BY accounting_date"
@@ -381,6 +414,7 @@ def test_an_accounting_date_closes_at_one_utc_of_the_next_day(books: Books, time
     for days_before in range(3):
         day = first_open - timedelta(days=days_before)
         books.version(f"bet {day}", 1, "settled", accounting_date=day)
+    books.make_current()
     books.ask(f"SELECT set_config('TimeZone', '{time_zone}', true)")
     rows = books.ask(
         "SELECT accounting_date, is_closed, closes_at FROM finance.daily_recording"

@@ -73,7 +73,8 @@ def everything(connection: Connection) -> list[Any]:
         "ops.decision",
         "ops.quarantine",
         "core.settlement",
-        "core.settlement_current",
+        "core.daily_settlement",
+        "core.daily_recording",
         "staging.settlement",
     )
     return [

@@ -159,6 +159,46 @@ def test_down_leaves_nothing_and_up_again_makes_the_same(warehouse: Warehouse) -
         assert _describe(connection, _EVERYTHING) == before
 
 
+def test_what_is_current_and_the_totals_are_made_from_what_was_there(warehouse: Warehouse) -> None:
+    """0002 over a warehouse that 0001 has filled: corrected, late, contested and open subjects."""
+    about = {"won": "m1", "late": "m2", "contested": "m3", "open": "m4"}
+    for match_id in about.values():
+        first = entry(10, match_id=match_id, new_status="pending", outcome=None)
+        land_body(warehouse.engine, body_of(first | {"id": int(match_id[1]) * 10}))
+    for body in (
+        body_of(entry(61, match_id=about["won"]), correction(62, "lost", match_id=about["won"])),
+        body_of(correction(64, "void", match_id=about["late"])),
+        body_of(entry(63, match_id=about["late"])),
+        body_of(entry(65, match_id=about["contested"])),
+        body_of(entry(65, match_id=about["contested"], outcome="lost")),
+    ):
+        land_body(warehouse.engine, body)
+        push(warehouse.engine)
+    with warehouse.owner_engine.begin() as connection:
+        before = _core_rows(connection)
+        assert sum(row.is_correction for row in before["core.settlement"]) > 0
+        command.downgrade(alembic_config(connection), "0001")
+    migrate(warehouse.owner_url)
+    with warehouse.owner_engine.connect() as connection:
+        assert _core_rows(connection) == before
+        assert violations(connection, SOURCE) == []
+
+
+def _core_rows(connection: Connection) -> dict[str, list[Any]]:
+    """Everything in core but totals that have come to nothing."""
+    versions = ", ".join(sorted(metadata.tables["core.settlement"].columns.keys()))
+    rows = {
+        "core.settlement": f"SELECT {versions} FROM core.settlement",
+        "core.settlement_current": "SELECT * FROM core.settlement_current",
+        "core.daily_settlement": "SELECT * FROM core.daily_settlement WHERE settlements <> 0",
+        "core.daily_recording": "SELECT * FROM core.daily_recording",
+    }
+    return {
+        table: sorted(connection.execute(text(statement)), key=repr)
+        for table, statement in rows.items()
+    }
+
+
 def test_migrating_again_changes_nothing(warehouse: Warehouse) -> None:
     with warehouse.owner_engine.begin() as connection:
         connection.execute(

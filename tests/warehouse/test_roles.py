@@ -45,9 +45,10 @@ _MAY: dict[Role, tuple[str, ...]] = {
         "SELECT count(*) FROM raw.record_payload",
         "DELETE FROM staging.settlement WHERE false",
         "DELETE FROM staging.settlement_leg WHERE false",
-        "UPDATE core.settlement SET is_change = true, chain_break = NULL, is_contested = false"
+        "UPDATE core.settlement SET is_change = true, chain_break = NULL, is_contested = false,"
+        " is_current = true, is_correction = true"
         " WHERE false",
-        "UPDATE core.settlement_current SET version = 1 WHERE false",
+        "UPDATE core.daily_settlement SET settlements = 1 WHERE false",
         "UPDATE ops.cursor SET position = '{}' WHERE false",
         "UPDATE ops.finding SET times_seen = 2 WHERE false",
         "CREATE TEMPORARY TABLE several (source_key text) ON COMMIT DROP",
@@ -59,7 +60,7 @@ _MAY: dict[Role, tuple[str, ...]] = {
         "DELETE FROM staging.settlement WHERE false",
         "UPDATE core.settlement SET is_rejected_by_decision = true, is_contested = false"
         " WHERE false",
-        "DELETE FROM core.settlement_current WHERE false",
+        "UPDATE core.daily_recording SET corrections = 0 WHERE false",
         "UPDATE ops.batch SET state = 'discarded' WHERE false",
         "UPDATE ops.quarantine SET state = 'discarded' WHERE false",
         "UPDATE ops.gap SET state = 'accepted' WHERE false",
@@ -78,6 +79,8 @@ _NOBODY_MAY = (
     "UPDATE core.settlement SET accounting_date = '2026-01-01' WHERE false",
     "DELETE FROM core.settlement WHERE false",
     "DELETE FROM core.settlement_leg WHERE false",
+    "DELETE FROM core.daily_settlement WHERE false",
+    "DELETE FROM core.daily_recording WHERE false",
     "UPDATE core.settlement_leg SET price = 1 WHERE false",
     "DELETE FROM ops.batch WHERE false",
     "DELETE FROM ops.finding WHERE false",
@@ -97,7 +100,6 @@ _MAY_NOT: dict[Role, tuple[str, ...]] = {
     "loader": (
         *_NOBODY_MAY,
         "UPDATE core.settlement SET is_rejected_by_decision = true WHERE false",
-        "DELETE FROM core.settlement_current WHERE false",
         _INSERT_DECISION,
     ),
     "resolver": (
@@ -254,7 +256,6 @@ def test_every_grant_of_every_role_is_in_its_own_schemas(shared_warehouse: Wareh
         ("loader", "staging", "settlement_leg", "DELETE"),
         ("resolver", "staging", "settlement", "DELETE"),
         ("resolver", "staging", "settlement_leg", "DELETE"),
-        ("resolver", "core", "settlement_current", "DELETE"),
     }
     of_finance = {grant[1::2] for grant in grants if grant[0] == "finance_reader"}
     assert of_finance == {("finance", "SELECT")}

@@ -26,8 +26,8 @@ SELECT
     settlement.accounting_date,
     settlement.record_id,
     settlement.batch_id
-FROM core.settlement_current AS current_version
-JOIN core.settlement AS settlement USING (source, source_key, version);
+FROM core.settlement AS settlement
+WHERE settlement.is_current;
 
 COMMENT ON VIEW finance.settlement_current IS
     'How every subject (bet, offer, position) stands now: one row each, the last decision in the provider''s own order. A contested one is here with is_contested true and is left out of finance.daily_settlement.';

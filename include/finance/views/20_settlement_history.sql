@@ -19,8 +19,9 @@ SELECT
     settlement.settled_by,
     settlement.reason,
     settlement.is_resettlement,
-    current_version.version IS NOT NULL AS is_current,
+    settlement.is_current,
     settlement.is_change,
+    settlement.is_correction,
     settlement.is_contested,
     settlement.is_rejected_by_decision,
     settlement.not_applied_reason,
@@ -52,7 +53,6 @@ SELECT
     settlement.record_id,
     settlement.batch_id
 FROM core.settlement AS settlement
-LEFT JOIN core.settlement_current AS current_version USING (source, source_key, version)
 -- A probe by key and no window: so a filter on a day or a subject reads that day or subject alone.
 LEFT JOIN LATERAL (
     SELECT earlier.*
@@ -90,6 +90,7 @@ COMMENT ON COLUMN finance.settlement_history.reason IS 'The provider''s reason i
 COMMENT ON COLUMN finance.settlement_history.is_resettlement IS 'The provider calls this a correction of an earlier decision.';
 COMMENT ON COLUMN finance.settlement_history.is_current IS 'This version is the one in finance.settlement_current.';
 COMMENT ON COLUMN finance.settlement_history.is_change IS 'It says something else than the version it replaced; false for the first and for a repetition.';
+COMMENT ON COLUMN finance.settlement_history.is_correction IS 'It changed a decision that was final before it: what finance.correction lists.';
 COMMENT ON COLUMN finance.settlement_history.is_contested IS 'The provider told another content of the same decision as well, and nobody has chosen yet.';
 COMMENT ON COLUMN finance.settlement_history.is_rejected_by_decision IS 'A person chose another content of this decision (finance.decision): it never counts and replaces nothing.';
 COMMENT ON COLUMN finance.settlement_history.not_applied_reason IS 'Why it was not current when it was recorded. late: a later decision was here before it. same_order: another content of the same decision was. NULL: it became current.';

@@ -32,7 +32,7 @@ SELECT
     record_id,
     batch_id
 FROM finance.settlement_history
-WHERE is_change AND replaced_status <> 'open';
+WHERE is_correction;
 
 COMMENT ON VIEW finance.correction IS
     'Every decision that changed a subject after it was final: the version before it, in the provider''s order, was not open, and something that matters to finance is different. Repetitions are not here, whatever the provider calls them; nor are versions rejected by a decision.';

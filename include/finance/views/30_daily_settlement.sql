@@ -5,14 +5,13 @@ SELECT
     status,
     outcome,
     currency,
-    count(*) AS settlements,
-    sum(stake) AS stake,
-    sum(payout) AS payout,
-    count(*) - count(stake) AS settlements_without_stake,
-    count(*) - count(payout) AS settlements_without_payout
-FROM finance.settlement_current
-WHERE NOT is_contested
-GROUP BY source, settled_date, status, outcome, currency;
+    settlements,
+    CASE WHEN stakes > 0 THEN stake END AS stake,
+    CASE WHEN payouts > 0 THEN payout END AS payout,
+    settlements - stakes AS settlements_without_stake,
+    settlements - payouts AS settlements_without_payout
+FROM core.daily_settlement
+WHERE settlements > 0;
 
 COMMENT ON VIEW finance.daily_settlement IS
     'How the subjects stand now, counted and summed by the UTC day of their last decision. A correction moves its subject from the old day to the new one, so past days change; finance.daily_recording counts by the day of booking, which does not. Contested subjects are left out. Currencies are never added up.';

@@ -2,16 +2,13 @@ CREATE VIEW finance.daily_recording AS
 SELECT
     accounting_date,
     source,
-    count(*) AS versions,
-    count(correction.record_id) FILTER (WHERE NOT settlement.is_contested) AS corrections,
-    count(*) FILTER (WHERE settlement.not_applied_reason = 'late') AS late_versions,
-    count(*) FILTER (WHERE settlement.is_contested) AS contested_versions,
+    versions,
+    corrections,
+    late_versions,
+    contested_versions,
     (accounting_date + time '01:00' + interval '1 day') AT TIME ZONE 'UTC' AS closes_at,
     now() >= (accounting_date + time '01:00' + interval '1 day') AT TIME ZONE 'UTC' AS is_closed
-FROM core.settlement AS settlement
--- The date is part of the join so that a filter on it reaches both sides.
-LEFT JOIN finance.correction AS correction USING (accounting_date, source, record_id)
-GROUP BY accounting_date, source;
+FROM core.daily_recording;
 
 COMMENT ON VIEW finance.daily_recording IS
     'What was booked on each accounting date, by source. Whatever arrives later is booked on its own day, so the versions of a closed date stay as many as they are. A date on which nothing was recorded has no row.';
