@@ -24,6 +24,7 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
+from itertools import accumulate
 from typing import Annotated, Any, NoReturn
 from urllib.parse import quote
 
@@ -236,7 +237,7 @@ def normalize(record: bytes, context: RecordContext) -> Settlement:
     status, outcome = _decision(entry.new_status, entry.outcome)
     previous = entry.previous_status
     return Settlement(
-        source_key=f"{_key_part(entry.match_id)}/{_key_part(entry.market_offer_id)}",
+        source_key=_source_key(entry.match_id, entry.market_offer_id),
         provider_order=order_of(entry.entry_id, settled_at),
         status=status,
         outcome=outcome,
@@ -288,11 +289,17 @@ def _texts(body: bytes) -> list[bytes]:
 def _starts(body: bytes, texts: list[bytes]) -> list[int] | None:
     """Where each of the consecutive list elements `texts` begins in the body.
 
-    Only the first is searched for.  None if it was found in another place, such as a list that a
-    later one of the same name replaces, which the elements after it give away.
+    Only the first is searched for.  None if the body holds its text twice, such as in a list that
+    a later one of the same name replaces: which of the two is meant, only a full reading tells.
     """
+    first = body.index(texts[0]) if texts else 0
+    if texts and body.find(texts[0], first + 1) != -1:
+        return None
+    if body.startswith(b",".join(texts), first):
+        # Written without spaces: one comparison for all of them.
+        return list(accumulate((len(text) + 1 for text in texts[:-1]), initial=first))[: len(texts)]
     starts: list[int] = []
-    end = body.index(texts[0]) if texts else 0
+    end = first
     for text in texts:
         found = _AFTER_SEPARATOR.search(body, end)
         if found is None or not body.startswith(text, found.start()):
@@ -401,9 +408,10 @@ def _tolerant_values_and_spans(body: bytes) -> tuple[dict[str, Any], list[tuple[
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
-def _whole_number(digits: str) -> int | str:
-    # Python refuses to convert very long numbers; as text such an id is unusable, not an error.
-    return int(digits) if len(digits) <= _ID_CHARACTERS_LIMIT else digits
+def _whole_number(digits: str) -> int:
+    # Python refuses to convert very long numbers.  The first digits show which one it was, and
+    # already make it larger than anything that can be used.
+    return int(digits[:_ID_CHARACTERS_LIMIT])
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -587,11 +595,13 @@ def _leaves_its_place(match_id: str) -> bool:
     return not _is_usable_id(match_id) or not {"", ".", ".."}.isdisjoint(parts)
 
 
-def _key_part(identifier: str) -> str:
-    """An id such that `/` between two of them is unambiguous."""
-    if "%" in identifier or "/" in identifier:
-        return identifier.replace("%", "%25").replace("/", "%2F")
-    return identifier
+def _source_key(match_id: str, market_offer_id: str) -> str:
+    """The subject's name, in which `/` stands between the two ids and nowhere else."""
+    joined = f"{match_id}/{market_offer_id}"
+    if joined.count("/") == 1 and "%" not in joined:
+        return joined
+    ids = (match_id, market_offer_id)
+    return "/".join(one.replace("%", "%25").replace("/", "%2F") for one in ids)
 
 
 def _shown(value: object) -> str:

@@ -16,6 +16,11 @@ from include.model import Outcome, SettledAtBasis, Status
 Severity = Literal["critical", "warning"]
 
 _SHOWN_CHARACTERS = 60
+# What Unicode calls white space, and the marks without any width.
+_BLANKS = (
+    r" \t\n\x0b\x0c\r\x1c\x1d\x1e\x1f\u0085\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006"
+    r"\u2007\u2008\u2009\u200a\u200b\u200c\u200d\u2028\u2029\u202f\u205f\u2060\u3000\ufeff"
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ def _listed(words: Iterable[str]) -> str:
 
 def _not_blank(columns: Iterable[str]) -> str:
     return " AND ".join(
-        rf"({column} IS NULL OR btrim({column}, E' \t\r\n') <> '')" for column in columns
+        rf"({column} IS NULL OR btrim({column}, E'{_BLANKS}') <> '')" for column in columns
     )
 
 

@@ -64,31 +64,34 @@ _STORED_COLUMNS = f"""
 """
 
 # Most subjects arrive once and for the first time: there is nothing to compare them with.
-_INSERT_ONLY_VERSIONS = f"""
-WITH inserted AS (
-    INSERT INTO core.settlement ({_STORED_COLUMNS})
+_ONLY_VERSIONS = """(
     SELECT
-        {_listed(SETTLEMENT_COLUMNS)},
-        1,
-        ops.player_reference(player_id),
-        true,
-        NULL,
-        false,
-        true,
-        CASE WHEN is_resettlement OR previous_status <> 'open' THEN 'original_missing' END,
-        (now() AT TIME ZONE 'UTC')::date,
-        record_id,
-        batch_id
+        staged.*,
+        true AS is_current,
+        false AS is_correction,
+        false AS is_contested,
+        (now() AT TIME ZONE 'UTC')::date AS accounting_date,
+        NULL AS not_applied_reason
     FROM staging.settlement AS staged
     WHERE batch_id = :batch_id
         AND NOT EXISTS (SELECT FROM several WHERE several.source_key = staged.source_key)
-    RETURNING
-        source, status, outcome, currency, stake, payout, settled_at, accounting_date,
-        is_current, is_correction, is_contested, not_applied_reason
-),
-totalled AS ({total_settlements("inserted", "+")}),
-recorded AS ({total_recordings("inserted", "+")})
-SELECT count(*) FROM inserted
+) AS version"""
+
+_INSERT_ONLY_VERSIONS = f"""
+INSERT INTO core.settlement ({_STORED_COLUMNS})
+SELECT
+    {_listed(SETTLEMENT_COLUMNS)},
+    1,
+    ops.player_reference(player_id),
+    true,
+    not_applied_reason,
+    false,
+    is_current,
+    CASE WHEN is_resettlement OR previous_status <> 'open' THEN 'original_missing' END,
+    accounting_date,
+    record_id,
+    batch_id
+FROM {_ONLY_VERSIONS}
 """
 
 # A row's version counts on from those its subject has; it is applied if no row that came before it
@@ -314,7 +317,9 @@ def _publish_batch(connection: Connection, batch: Row[Any]) -> Published:
     connection.execute(text(_MAKE_SEVERAL))
     connection.execute(text(_FIND_SEVERAL), this)
     connection.execute(text("ANALYZE several"))
-    only = connection.execute(text(_INSERT_ONLY_VERSIONS), this).scalar_one()
+    only = connection.execute(text(_INSERT_ONLY_VERSIONS), this).rowcount
+    for total in (total_settlements, total_recordings):
+        connection.execute(text(total(_ONLY_VERSIONS, "+")), this)
     with _recomputing_several(connection, batch.source) as changed:
         applied, not_applied = connection.execute(text(_INSERT_FURTHER_VERSIONS), this).one()
     connection.execute(text(_INSERT_LEGS), this)

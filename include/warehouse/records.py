@@ -61,7 +61,7 @@ def read_records(
         },
         execution_options={"yield_per": chunk},
     )
-    for rows in slices.partitions():
+    for rows in slices.partitions(chunk):
         pages = _pages(connection, {page_id for _, page_id, _, _ in rows})
         yield [
             StoredRecord(record_id, body and body[start : start + length], received_at)

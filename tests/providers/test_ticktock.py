@@ -144,6 +144,13 @@ def test_text_that_stands_elsewhere_too_misleads_nobody(body: bytes, texts: list
     assert texts_of(body) == texts
 
 
+@pytest.mark.parametrize("other", ["data", "before"])
+def test_a_list_that_stands_twice_is_cut_out_of_data_itself(other: str) -> None:
+    listed = f"[{json.dumps(ENTRY)}, {json.dumps(ENTRY | {'id': 2})}]"
+    body = f'{{"{other}": {listed}, "data": {listed}, "meta": {{"count": 2}}}}'
+    assert read_page(body.encode()).entries[0].record.byte_start == body.rindex("[") + 1
+
+
 def test_a_list_that_a_later_one_replaces_is_not_read() -> None:
     first, second, third = (json.dumps(ENTRY | {"id": number}) for number in (1, 2, 3))
     body = f'{{"data": [{first}, {second}], "meta": {{"count": 2}}, "data": [{first}, {third}]}}'
@@ -264,7 +271,7 @@ def test_a_time_is_in_utc() -> None:
 
 
 def test_a_match_id_that_cannot_be_stored_is_none() -> None:
-    for match_id in ("a\0", "\udfff", 5, None):
+    for match_id in ("a\0", "\udfff", 5, 10**400, None):
         entry = read_page(body_of(ENTRY | {"match_id": match_id})).entries[0]
         assert (entry.entry_id, entry.match_id) == ("481234", None)
 
@@ -467,6 +474,8 @@ def test_optional_fields_may_be_absent() -> None:
         ({"is_resettlement": "false"}, "wrong_type"),
         ({"is_resettlement": 0}, "wrong_type"),
         ({"settled_by": {}}, "wrong_type"),
+        ({"settled_by": 10**400}, "wrong_type"),
+        ({"new_status": -(10**128)}, "wrong_type"),
         ({"reason": 5}, "wrong_type"),
         ({"created_at": 1778437934}, "wrong_type"),
         ({"created_at": "2026-05-10T18:32:14"}, "time_unreadable"),
