@@ -27,19 +27,21 @@ check: .venv/installed ## format, lint, types
 	$(venv) -m ruff check .
 	$(venv) -m mypy
 
-bench: .venv/installed ## measure land, normalize and publish beside other ways; ENTRIES=200000
-	@exec $(venv) -m tests.bench $(if $(ENTRIES),--entries $(ENTRIES))
+bench: .venv/installed .venv-bench/installed ## measure beside other ways, ENTRIES=1000000; or alone, SCALE=10000000
+	@exec $(venv) -m tests.bench $(if $(ENTRIES),--entries $(ENTRIES)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+		$(if $(SCALE),--scale $(SCALE))
 
 chaos: .venv/installed ## kill pipelines at random commits and check everything; KILLS=200
 	@exec $(venv) -m tests.chaos $(if $(KILLS),--kills $(KILLS))
 
-lock: .venv/installed ## resolve requirements.in and requirements-dev.in again
+lock: .venv/installed ## resolve requirements.in, requirements-dev.in and requirements-bench.in again
 	$(venv) -m uv pip compile $(resolve) requirements.in -o requirements.txt
 	$(venv) -m uv pip compile $(resolve) -c requirements.txt requirements-dev.in -o requirements-dev.txt
+	$(venv) -m uv pip compile $(resolve) requirements-bench.in -o requirements-bench.txt
 
 clean: ## remove what was installed and what the systems of this project have stored
 	@if [ -d .local ]; then $(venv) -m include.local clean; fi
-	rm -rf .venv .local .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench .local .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find dags include plugins tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 resolve := --universal --python-version 3.11 --generate-hashes --no-header --quiet
@@ -69,3 +71,11 @@ python3-venv), or the path of one: make PYTHON=/path/to/python3.
 		$(venv) -m pip install -qq --disable-pip-version-check --require-hashes \
 			-r requirements-dev.txt; }
 	@touch .venv/installed
+
+# What `make bench` measures itself against; nothing else needs it.
+.venv-bench/installed: .venv/installed requirements-bench.txt
+	@echo 'Installing the packages to measure against into .venv-bench' >&2
+	@$(venv) -m venv --clear --without-pip .venv-bench
+	@$(venv) -m uv pip install --quiet --python .venv-bench/bin/python --compile-bytecode \
+		--require-hashes -r requirements-bench.txt
+	@touch .venv-bench/installed

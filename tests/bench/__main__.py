@@ -1,0 +1,66 @@
+"""The command line of `make bench`; see the package."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from include.local.postgres import Postgres, remove_cluster
+from tests.bench.comparing import compare, print_comparison
+from tests.bench.log import write_log
+from tests.bench.scaling import MORE, REPEATS, print_scale, scale
+from tests.bench.server import describe_server
+from tests.warehouses import make_template
+
+_FILE_WIDTH = 110
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """What may be told on the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench")
+    parser.add_argument("--entries", type=int, default=1_000_000, help="measured in each way")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each way")
+    parser.add_argument("--scale", type=int, help="load this many instead, this project alone")
+    return parser
+
+
+def main() -> None:
+    """Measure beside other ways, or at scale."""
+    arguments = make_parser().parse_args()
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_FILE_WIDTH)
+    entries = arguments.scale + (1 + REPEATS) * MORE if arguments.scale else arguments.entries
+    with _server() as (folder, server):
+        console.print(describe_server(server))
+        log = folder / "log"
+        console.print(f"writing a log of {entries:,} entries of 256 bytes")
+        write_log(log, entries)
+        if arguments.scale:
+            print_scale(console, scale(console, server, log, arguments.scale))
+        else:
+            print_comparison(
+                console, entries, compare(console, server, log, entries, arguments.rounds)
+            )
+
+
+@contextmanager
+def _server() -> Iterator[tuple[Path, Postgres]]:
+    """A server as `make up` has it, with the template of a warehouse; removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        folder = Path(name) / "postgres"
+        try:
+            with Postgres(folder) as server:
+                make_template(server)
+                yield Path(name), server
+        finally:
+            remove_cluster(folder)
+
+
+if __name__ == "__main__":
+    main()
