@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -105,15 +106,16 @@ def read_log(log: Log, client: Client, landing: Landing, settings: Settings) -> 
     cursor = landing.read_cursor()
     if cursor.stopped_by_finding_id is not None:
         return LogRead(has_reached_end=False, stopped_by_finding_id=cursor.stopped_by_finding_id)
-    reader = _Reader(log, client, landing, settings, cursor)
-    try:
-        has_reached_end = reader.read_on(Budget.share(settings, 0.75))
-        reader.read_again(Budget.share(settings, 0.25))
-        for gap in landing.gaps_to_ask():
-            reader.ask_subjects(gap)
-    except ProviderError:
-        reader.commit()
-        raise
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="landing") as writer:
+        reader = _Reader(log, client, landing, settings, cursor, writer)
+        try:
+            has_reached_end = reader.read_on(Budget.share(settings, 0.75))
+            reader.read_again(Budget.share(settings, 0.25))
+            for gap in landing.gaps_to_ask():
+                reader.ask_subjects(gap)
+        except ProviderError:
+            reader.commit()
+            raise
     return LogRead(has_reached_end=has_reached_end)
 
 
@@ -125,10 +127,19 @@ class _Fetched:
 
 
 class _Reader:
-    """Reads pages, holds them until a commit is due, and commits them with the position."""
+    """Reads pages, holds them until a commit is due, and commits them with the position.
+
+    While pages are committed, the next are fetched: one waits for the provider, one for Postgres.
+    """
 
     def __init__(
-        self, log: Log, client: Client, landing: Landing, settings: Settings, cursor: Cursor
+        self,
+        log: Log,
+        client: Client,
+        landing: Landing,
+        settings: Settings,
+        cursor: Cursor,
+        writer: Executor,
     ) -> None:
         self._log = log
         self._client = client
@@ -136,6 +147,8 @@ class _Reader:
         self._settings = settings
         self._limit = log.page_limit(settings)
         self._cursor = cursor
+        self._writer = writer
+        self._under_way: Future[Cursor] | None = None
         self._position = {"anchors": [], **cursor.position}
         if self._position.get("since_id") is None:
             first_cursor = log.first_cursor(settings)
@@ -175,12 +188,15 @@ class _Reader:
         target = due[-1]["entry_id"]
         passed = {self._position["reread_since_id"]}
         while budget.is_left and self._position["reread_since_id"] != target:
-            fetched = self._fetch_page(self._position["reread_since_id"], budget)
+            since_id = self._position["reread_since_id"]
+            fetched = self._fetch_page(since_id, budget)
             newest = self._log.most_recent(fetched.entries)
+            if newest is None:
+                self._gaps.append(_gap_where_nothing_is_shown(since_id, target))
             is_there = newest is None or any(e.entry_id == target for e in fetched.entries)
             reached = target if newest is None or is_there else newest.entry_id
             if reached in passed and reached != target:
-                raise self._circle(self._position["reread_since_id"], newest)
+                raise self._circle(since_id, newest)
             passed.add(reached)
             self._position["reread_since_id"] = reached
             self._commit_if_due()
@@ -314,17 +330,29 @@ class _Reader:
         if held >= self._settings.land_commit_records or (
             waited >= self._settings.land_commit_seconds
         ):
-            self.commit()
+            self._begin_commit()
 
     def commit(self) -> None:
         """Land what is held, with the position that it leads to."""
+        self._begin_commit()
+        self._end_commit()
+
+    def _begin_commit(self) -> None:
+        """Begin it; each goes on from where the one before has moved the cursor."""
+        self._end_commit()
         self._drop_anchor()
         if self._pages or self._gaps:
-            self._cursor = self._landing.commit(
-                self._pages, self._cursor, dict(self._position), self._gaps
+            self._under_way = self._writer.submit(
+                self._landing.commit, self._pages, self._cursor, dict(self._position), self._gaps
             )
         self._pages, self._gaps = [], []
         self._committed_at = time.monotonic()
+
+    def _end_commit(self) -> None:
+        """Wait for the commit that is under way; what it raises is raised here, once."""
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            self._cursor = under_way.result()
 
     def _drop_anchor(self) -> None:
         anchors = self._position["anchors"]
@@ -363,6 +391,20 @@ def _arrived(answer: Answer, page: Page | None) -> ArrivedPage:
         records=[(e.record, e.content_sha256) for e in page.entries] if page else [],
         provider_count=page.provider_count if page else None,
         unknown_fields=page.unknown_fields if page else frozenset(),
+    )
+
+
+def _gap_where_nothing_is_shown(since_id: str | None, target: str) -> Gap:
+    """An append-only log cannot end before an entry that it has shown: the page may be at fault.
+
+    It must not hold up what comes after, so reading goes on there and a person is asked.
+    """
+    return Gap(
+        range_after=since_id,
+        range_before=target,
+        reason="read a second time, the log showed no entry there, though it had shown the last "
+        "one named before. All that was read the first time is landed; what became visible late "
+        "would be missing. `try_again` with `continue_from` reads the range once more.",
     )
 
 

@@ -11,8 +11,10 @@ from __future__ import annotations
 import json
 import logging
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -186,7 +188,12 @@ class Client:
         return b"".join(chunks)
 
     def _unanswered(self, error: httpx.TransportError, url_path: str) -> Retriable:
-        if isinstance(error, httpx.TimeoutException):
+        if isinstance(error, httpx.ConnectTimeout):
+            happened = (
+                f"No connection could be made for {url_path} within "
+                f"{self._settings.call_deadline_seconds:g} s ({self._shown(str(error))})."
+            )
+        elif isinstance(error, httpx.TimeoutException):
             happened = (
                 f"No complete answer to {url_path} came within "
                 f"{self._settings.call_deadline_seconds:g} s."
@@ -241,8 +248,17 @@ class Client:
         except httpx.TransportError:
             # The status alone decides; a body that breaks off does not change what it means.
             pass
-        text = self._shown(start[:_EXCERPT_BYTES].decode("utf-8", "replace"))
+        excerpt = start[:_EXCERPT_BYTES].decode("utf-8", "replace")
+        text = self._shown(self._without_cut_secret(excerpt))
         return f" It said: {text}" if text else ""
+
+    def _without_cut_secret(self, excerpt: str) -> str:
+        """The excerpt without the beginning of a secret at its end, where it was cut."""
+        for secret in self._secrets:
+            for length in range(len(secret) - 1, 0, -1):
+                if excerpt.endswith(secret[:length]):
+                    return excerpt[:-length]
+        return excerpt
 
     def _shown(self, text: str) -> str:
         """`text` in one short line, without any of the secrets."""
@@ -394,8 +410,7 @@ class _DeadlineBackend(httpcore.NetworkBackend):
     """Opens streams on which every single operation gets only what is left of the call's time.
 
     httpx's own time-outs start again at each read, so a server that drips bytes, of the head or
-    of the body, would hold a call for as long as it likes.  Only the system's look-up of a host's
-    name is outside: it cannot be interrupted, and has the resolver's own time-out.
+    of the body, would hold a call for as long as it likes.
     """
 
     def __init__(self) -> None:
@@ -411,7 +426,7 @@ class _DeadlineBackend(httpcore.NetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
         failure: Exception = httpcore.ConnectError(f"{host} has no address")
-        for address in _addresses(host, port):
+        for address in _addresses(host, port, self.call.remaining(httpcore.ConnectTimeout)):
             # A name with several addresses would otherwise get the whole time for each.
             remaining = self.call.remaining(httpcore.ConnectTimeout)
             try:
@@ -456,20 +471,39 @@ class _DeadlineStream(httpcore.NetworkStream):
         return self._stream.get_extra_info(info)
 
 
+# Made with the module: to read the authorities' certificates takes longer than a call that finds
+# nothing new, and a task's process inherits what was made before it was forked.
+_TLS = httpx.create_ssl_context(trust_env=False)
+
+
 class _DeadlineTransport(httpx.HTTPTransport):
     """httpx's transport on our backend; it has no argument for one, only its pool has."""
 
     def __init__(self, backend: _DeadlineBackend) -> None:
-        context = httpx.create_ssl_context(trust_env=False)
-        super().__init__(verify=context, trust_env=False)
+        super().__init__(verify=_TLS, trust_env=False)
         self._pool = httpcore.ConnectionPool(
-            ssl_context=context, max_connections=1, network_backend=backend
+            ssl_context=_TLS, max_connections=1, network_backend=backend
         )
 
 
-def _addresses(host: str, port: int) -> list[str]:
+def _addresses(host: str, port: int, seconds: float) -> list[str]:
+    """Every address of the host, asked for in a thread: the system's look-up has no time-out of
+    ours, so what takes longer than `seconds` is left to itself.
+    """
+    found: Future[list[Any]] = Future()
+
+    def look_up() -> None:
+        try:
+            found.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except Exception as error:  # noqa: BLE001
+            found.set_exception(error)
+
+    # A daemon, so that a look-up which never ends does not hold up the end of the process.
+    threading.Thread(target=look_up, name="look-up", daemon=True).start()
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        entries = found.result(seconds)
+    except TimeoutError as error:
+        raise httpcore.ConnectTimeout(f"the name {host} was not resolved in time") from error
     except (OSError, UnicodeError) as error:
         raise httpcore.ConnectError(f"the name {host} cannot be resolved: {error}") from error
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    return list(dict.fromkeys(str(entry[4][0]) for entry in entries))

@@ -16,10 +16,24 @@ from include.sandbox.alerts import AlertBox, alert_routes
 from include.sandbox.broken_wires import BROKEN_WIRES
 from include.sandbox.calls import Observer
 from include.sandbox.faults import FaultOrder, FaultQueue
+from include.sandbox.odd_pages import ODD_PAGES
+from include.sandbox.odd_values import ODD_VALUES
+from include.sandbox.oversized_answers import OVERSIZED_ANSWERS
+from include.sandbox.slow_wires import SLOW_WIRES
 from include.sandbox.spoiled_answers import SPOILED_ANSWERS
 from include.sandbox.ticktock import Ticktock, UnknownCursor, ticktock_routes
 
-FAULTS = {fault.__name__: fault for fault in (*SPOILED_ANSWERS, *BROKEN_WIRES)}
+FAULTS = {
+    fault.__name__: fault
+    for fault in (
+        *SPOILED_ANSWERS,
+        *ODD_PAGES,
+        *ODD_VALUES,
+        *OVERSIZED_ANSWERS,
+        *SLOW_WIRES,
+        *BROKEN_WIRES,
+    )
+}
 
 
 class Entries(BaseModel):

@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlencode
 
 import msgspec
 from fastapi import Request, Response
@@ -101,8 +102,11 @@ class Observer:
                     answers.append(await _answer_of(handler, request))
                 return answers[0]
 
+            async def answer_to(changes: dict[str, str | None]) -> Response:
+                return await _answer_of(handler, _asking(request, changes))
+
             previous = self._last_answers.get((provider, call))
-            exchange = Exchange(answer, previous, page_shape)
+            exchange = Exchange(answer, answer_to, request.query_params, previous, page_shape)
             fault, response = await self._faults.spoil(provider, call, exchange)
             if answers:
                 self._last_answers[provider, call] = answers[0]
@@ -128,6 +132,13 @@ class Observer:
                 fault=fault,
             )
         )
+
+
+def _asking(request: Request, changes: dict[str, str | None]) -> Request:
+    """The request with these parameters of its query changed, those of None left out."""
+    query = {**request.query_params, **changes}
+    asked = urlencode({name: value for name, value in query.items() if value is not None})
+    return Request({**request.scope, "query_string": asked.encode()}, request.receive)
 
 
 async def _answer_of(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,16 +20,19 @@ from pydantic import BaseModel, ConfigDict, Field
 class PageShape:
     """How a provider's page holds its records, so that a fault can spoil one of them.
 
-    `records` takes them out of a decoded body and `envelope` puts them into a new one;
-    `id_field` and `word_field` name a record's id and a field that holds one of a fixed set of
-    words; `contradict` gives a record's fields another content under the same id.
+    `records` takes them out of a decoded body and `envelope` puts them into a new one that counts
+    so many; `id_field` and `word_field` name a record's id and a field that holds one of a fixed
+    set of words; `contradict` gives a record's fields another content under the same id.
+    `cursor_parameter` and `limit_parameter` name those of the query that ask for a page.
     """
 
     records: Callable[[dict[str, Any]], list[dict[str, Any]]]
-    envelope: Callable[[list[dict[str, Any]]], dict[str, Any]]
+    envelope: Callable[[list[dict[str, Any]], int], dict[str, Any]]
     id_field: str
     word_field: str
     contradict: Callable[[dict[str, Any]], dict[str, Any]]
+    cursor_parameter: str
+    limit_parameter: str
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,13 @@ class Exchange:
     """One call while it is answered.
 
     `answer` runs the call and gives its sound answer; a fault that does not call it keeps the
-    call from being executed. `previous_answer` is what the same call was answered last time.
+    call from being executed. `answer_to` runs it with parameters of the `query` changed (None:
+    left out). `previous_answer` is what the same call was answered last time.
     """
 
     answer: Callable[[], Awaitable[Response]]
+    answer_to: Callable[[dict[str, str | None]], Awaitable[Response]]
+    query: Mapping[str, str]
     previous_answer: Response | None
     page_shape: PageShape | None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -10,9 +9,8 @@ import msgspec
 from fastapi import Response
 from fastapi.responses import HTMLResponse
 
-from include.sandbox.faults import Exchange, Fault, PageShape
-
-Record = dict[str, Any]
+from include.sandbox.faults import Exchange, Fault
+from include.sandbox.spoiling import Record, json_answer, with_record, with_records
 
 
 async def status(exchange: Exchange, *, status: int, retry_after: str | None = None) -> Response:
@@ -25,7 +23,14 @@ async def status(exchange: Exchange, *, status: int, retry_after: str | None = N
     detail: Any = phrase
     if status == HTTPStatus.UNPROCESSABLE_ENTITY:
         detail = [{"type": "value_error", "loc": ["query"], "msg": phrase, "input": None}]
-    return _json({"detail": detail}, status, headers)
+    return json_answer({"detail": detail}, status, headers)
+
+
+async def redirect(
+    exchange: Exchange, *, location: str = "https://elsewhere.invalid/", status: int = 302
+) -> Response:
+    """Refuses the call, unexecuted, and points to another address."""
+    return Response(status_code=status, headers={"Location": location})
 
 
 async def malformed_json(exchange: Exchange) -> Response:
@@ -41,12 +46,12 @@ async def html_page(exchange: Exchange) -> Response:
 
 async def wrong_envelope(exchange: Exchange) -> Response:
     """The sound body, wrapped in an object that is not documented."""
-    return _json({"result": msgspec.Raw((await exchange.answer()).body)})
+    return json_answer({"result": msgspec.Raw((await exchange.answer()).body)})
 
 
 async def empty_page(exchange: Exchange) -> Response | None:
     """A sound page that holds no record, as if there were no more."""
-    return await _with_records(exchange, lambda records, shape: [])
+    return await with_records(exchange, lambda records, shape: [])
 
 
 async def repeated_page(exchange: Exchange) -> Response | None:
@@ -58,14 +63,14 @@ async def changed_entry(
     exchange: Exchange, *, entry: int = 0, changes: Record | None = None
 ) -> Response | None:
     """One record of the page with other content under the same id."""
-    return await _with_record(
+    return await with_record(
         exchange, entry, lambda record, shape: [record | (changes or shape.contradict(record))]
     )
 
 
 async def entry_without_id(exchange: Exchange, *, entry: int = 0) -> Response | None:
     """One record of the page without the field that names it."""
-    return await _with_record(
+    return await with_record(
         exchange,
         entry,
         lambda record, shape: [{key: record[key] for key in record if key != shape.id_field}],
@@ -76,7 +81,7 @@ async def unknown_value(
     exchange: Exchange, *, entry: int = 0, field: str | None = None, value: Any = "regraded"
 ) -> Response | None:
     """One record of the page with a word that is not documented."""
-    return await _with_record(
+    return await with_record(
         exchange, entry, lambda record, shape: [record | {field or shape.word_field: value}]
     )
 
@@ -85,42 +90,12 @@ async def unknown_field(
     exchange: Exchange, *, entry: int = 0, field: str = "market_tier", value: Any = "gold"
 ) -> Response | None:
     """One record of the page with a field that is not documented."""
-    return await _with_record(exchange, entry, lambda record, shape: [record | {field: value}])
+    return await with_record(exchange, entry, lambda record, shape: [record | {field: value}])
 
 
 async def duplicated_entry(exchange: Exchange, *, entry: int = 0) -> Response | None:
     """One record of the page twice, one behind the other."""
-    return await _with_record(exchange, entry, lambda record, shape: [record, record])
-
-
-async def _with_record(
-    exchange: Exchange, number: int, spoil: Callable[[Record, PageShape], list[Record]]
-) -> Response | None:
-    """The sound page with one record replaced; a negative number counts from the end."""
-
-    def spoil_one(records: list[Record], shape: PageShape) -> list[Record] | None:
-        if not -len(records) <= number < len(records):
-            return None
-        place = number % len(records)
-        return [*records[:place], *spoil(records[place], shape), *records[place + 1 :]]
-
-    return await _with_records(exchange, spoil_one)
-
-
-async def _with_records(
-    exchange: Exchange, spoil: Callable[[list[Record], PageShape], list[Record] | None]
-) -> Response | None:
-    """The sound page with other records; None if it is not a page or `spoil` gives none."""
-    answer = await exchange.answer()
-    shape = exchange.page_shape
-    if shape is None or answer.status_code != HTTPStatus.OK:
-        return None
-    records = spoil(shape.records(msgspec.json.decode(answer.body)), shape)
-    return None if records is None else _json(shape.envelope(records))
-
-
-def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(msgspec.json.encode(content), status, headers, "application/json")
+    return await with_record(exchange, entry, lambda record, shape: [record, record])
 
 
 def _web_page(title: str) -> str:
@@ -129,6 +104,7 @@ def _web_page(title: str) -> str:
 
 SPOILED_ANSWERS: tuple[Fault, ...] = (
     status,
+    redirect,
     malformed_json,
     html_page,
     wrong_envelope,

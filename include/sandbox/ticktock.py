@@ -125,7 +125,7 @@ class Ticktock:
                 {name: value for name, value in entry.items() if name not in left_out}
                 for entry in msgspec.to_builtins(data)
             ]
-        return msgspec.json.encode(_envelope(data))
+        return msgspec.json.encode(_envelope(data, len(data)))
 
     def wait_before_next_call(self, key: str) -> float:
         """Counts a call of this key: 0, or the seconds to wait if it is one too many."""
@@ -242,8 +242,8 @@ def _records(body: dict[str, Any]) -> list[dict[str, Any]]:
     return list(body["data"])
 
 
-def _envelope(records: list[Any]) -> dict[str, Any]:
-    return {"data": records, "meta": {"count": len(records)}}
+def _envelope(records: list[Any], count: int) -> dict[str, Any]:
+    return {"data": records, "meta": {"count": count}}
 
 
 def _contradict(record: dict[str, Any]) -> dict[str, Any]:
@@ -258,4 +258,6 @@ _PAGE_SHAPE = PageShape(
     id_field="id",
     word_field="new_status",
     contradict=_contradict,
+    cursor_parameter="since_id",
+    limit_parameter="limit",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from fastapi import Response
@@ -27,8 +27,13 @@ class Wire:
         """Writes and waits until the operating system has taken every byte."""
         self._transport.write(data)
         # The transport tells nobody but its protocol when its buffer is empty.
-        while self._transport.get_write_buffer_size() and not self._transport.is_closing():  # noqa: ASYNC110
+        while self._transport.get_write_buffer_size() and not self.is_closed:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection is over, by either side."""
+        return self._transport.is_closing()
 
     def close(self) -> None:
         """Ends the connection in order (FIN), whatever was promised before."""
@@ -73,7 +78,11 @@ class WireResponse(Response):
             pass
 
 
-def head_of(answer: Response) -> bytes:
-    """The status line and headers under which this answer would go out over HTTP/1.1."""
-    headers = b"".join(b"%s: %s\r\n" % header for header in answer.raw_headers)
-    return b"HTTP/1.1 %d Sandbox\r\n%s\r\n" % (answer.status_code, headers)
+def head_of(answer: Response, changes: Mapping[bytes, bytes | None] | None = None) -> bytes:
+    """The status line and headers under which this answer would go out over HTTP/1.1.
+
+    `changes` are headers (in lower case) to send in place of its own, None to leave one out.
+    """
+    headers = {**dict(answer.raw_headers), **(changes or {})}
+    lines = (b"%s: %s\r\n" % (name, value) for name, value in headers.items() if value is not None)
+    return b"HTTP/1.1 %d Sandbox\r\n%s\r\n" % (answer.status_code, b"".join(lines))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import logging
 import socket
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -113,6 +114,12 @@ def test_a_refusal_quotes_what_the_provider_said_without_the_key() -> None:
     assert 'It said: {"detail": "limit 0, …, [31m"}' in str(error)
 
 
+@pytest.mark.parametrize("shown", [1, 9, len(KEY) - 1])
+def test_a_key_that_the_quotation_cuts_is_not_begun(shown: int) -> None:
+    error = error_of(answer(422, b"[" + b" " * (2048 - 1 - shown) + KEY.encode() + b"]"))
+    assert error.happened.endswith(f"It said: [ {KEPT}")
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_refusal_of_the_key_is_not_quoted(status: int) -> None:
     error = error_of(answer(status, f'{{"detail": "bad key {KEY[:9]}"}}'.encode()))
@@ -142,6 +149,18 @@ def test_a_failure_that_may_pass_is_retriable(status: int) -> None:
             "connection broke",
         ),
         ([b"SSH-2.0-OpenSSH_9.9\r\n\r\n", Close()], "connection broke"),
+        ([b"HTTP/1.1 2OO OK\r\n\r\n", Close()], "connection broke"),
+        ([b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n"], "connection broke"),
+        ([b"HTTP/1.1 200 OK\r\n" + b"x-flood: flood\r\n" * 20_000], "connection broke"),
+        ([b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n{}"], "connection broke"),
+        (
+            [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}"],
+            "connection broke",
+        ),
+        (
+            [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n"],
+            "connection broke",
+        ),
     ],
 )
 def test_a_broken_connection_is_retriable(broken: list[Step], happened: str) -> None:
@@ -172,6 +191,29 @@ def test_a_host_without_an_address_is_retriable() -> None:
     nowhere = WireServer("http://nowhere.invalid", [])
     with client_of(nowhere) as client, pytest.raises(Retriable, match=r"nowhere\.invalid"):
         client.get("/settlements")
+
+
+def test_a_name_whose_look_up_never_ends_is_given_up_at_the_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended = threading.Event()
+
+    def resolve(*question: Any, **options: Any) -> list[Any]:
+        ended.wait(30)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    began = time.monotonic()
+    try:
+        with (
+            client_of(WireServer("http://slow.invalid", []), call_deadline_seconds=0.4) as client,
+            pytest.raises(Retriable, match=r"No connection could be made .* within 0\.4 s"),
+        ):
+            client.get("/settlements")
+        assert 0.35 <= time.monotonic() - began < 0.4 + SLACK
+        assert not client._backend.call.request_started
+    finally:
+        ended.set()
 
 
 OK_HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
@@ -325,6 +367,7 @@ def test_each_retry_is_logged_without_the_key(caplog: pytest.LogCaptureFixture) 
         (timedelta(seconds=-60), 0, 0),
         (timedelta(seconds=9999), 20, 20),
         ("Fri, 31 Dec 9999 23:59:59 -0000", 20, 20),
+        ("Mon, 01 Jan 1900 00:00:00 GMT", 0, 0),
     ],
 )
 def test_retry_after_is_honoured_up_to_the_setting(
@@ -344,7 +387,20 @@ def test_retry_after_is_honoured_up_to_the_setting(
         assert "Retry-After is honoured" in result.happened
 
 
-@pytest.mark.parametrize("header", ["soon", "-5", "1.5", "", "²", "Mon, 99 Foo 2026 99:99:99 GMT"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        "soon",
+        "-5",
+        "1.5",
+        "",
+        "NaN",
+        "inf",
+        "²",
+        "Thu, 01 Jan 99999 00:00:00 GMT",
+        "Mon, 99 Foo 2026 99:99:99 GMT",
+    ],
+)
 def test_an_unreadable_retry_after_counts_as_none(header: str) -> None:
     refused = answer(429, b"", f"Retry-After: {header}")
     result, waits = retried([refused, refused])

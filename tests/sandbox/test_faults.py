@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
 import socket
+import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -154,6 +157,175 @@ def test_an_entry_can_be_spoiled(sandbox: Sandbox, ticktock: httpx.Client) -> No
     assert pages[2]["data"][2] == sound[2] | {"outcome": "half_won"}
     assert pages[3]["data"][0] == sound[0] | {"market_tier": "gold"}
     assert pages[4] == {"data": [*sound[:4], sound[3], sound[4]], "meta": {"count": 6}}
+
+
+def test_a_redirect_points_where_it_was_ordered_to(
+    sandbox: Sandbox, ticktock: httpx.Client
+) -> None:
+    sandbox.fault("ticktock", "redirect", location="https://other.invalid/x", status=307)
+    answer = get(ticktock)
+    assert (answer.status_code, answer.headers["location"]) == (307, "https://other.invalid/x")
+
+
+def test_a_page_can_hold_more_than_was_asked_for(sandbox: Sandbox, ticktock: httpx.Client) -> None:
+    sound = get(ticktock, limit=15)
+    sandbox.fault("ticktock", "overfull_page")
+    assert get(ticktock).content == sound.content
+
+
+def test_a_cursor_can_be_refused_or_forgotten_where_one_is_given(
+    sandbox: Sandbox, ticktock: httpx.Client
+) -> None:
+    first = get(ticktock).json()
+    cursor = first["data"][-1]["id"]
+    sandbox.fault("ticktock", "refused_cursor", status=422)
+    assert get(ticktock).json() == first
+    assert get(ticktock, since_id=cursor).status_code == 422
+    sandbox.fault("ticktock", "restarted_page")
+    assert get(ticktock).json() == first
+    assert get(ticktock, since_id=cursor).json() == first
+    assert sandbox.faults() == []
+
+
+def test_a_page_can_come_in_another_order_or_with_a_wrong_count(
+    sandbox: Sandbox, ticktock: httpx.Client
+) -> None:
+    sound = get(ticktock).json()["data"]
+    for kind in ("reversed_page", "shuffled_page"):
+        sandbox.fault("ticktock", kind)
+    sandbox.fault("ticktock", "miscounted_page", by=-2)
+    assert get(ticktock).json()["data"] == sound[::-1]
+    assert get(ticktock).json()["data"] == [sound[1], sound[3], sound[0], sound[2], sound[4]]
+    assert get(ticktock).json() == {"data": sound, "meta": {"count": 3}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters", "before", "after"),
+    [
+        ("missing_field", {"field": "match_id"}, rb'"match_id":"[^"]*",', b""),
+        ("null_field", {"field": "match_id"}, rb'"match_id":"[^"]*"', b'"match_id":null'),
+        ("wrong_type", {"field": "match_id"}, rb'"match_id":"[^"]*"', b'"match_id":["one",2]'),
+        ("repeated_field", {"field": "id", "value": 0}, rb'{"id":', b'{"id":0,"id":'),
+        ("not_a_number", {}, rb'"new_status":"[^"]*"', b'"new_status":NaN'),
+        ("huge_number", {}, rb'"new_status":"[^"]*"', b'"new_status":' + b"9" * 400),
+        (
+            "deep_nesting",
+            {"depth": 50_000},
+            rb'"new_status":"[^"]*"',
+            b'"new_status":' + b"[" * 50_000 + b"]" * 50_000,
+        ),
+        ("escaped_null_character", {}, rb'"new_status":"[^"]*"', rb'"new_status":"settled\u0000"'),
+        ("raw_null_character", {}, rb'"new_status":"[^"]*"', b'"new_status":"settled\0"'),
+        ("lone_surrogate", {}, rb'"new_status":"[^"]*"', rb'"new_status":"settled\ud83d"'),
+        ("invalid_utf8", {}, rb'"new_status":"[^"]*"', b'"new_status":"gew\xe4hrt"'),
+    ],
+)
+def test_one_value_of_a_page_can_be_spoiled_and_no_other_byte(
+    sandbox: Sandbox,
+    ticktock: httpx.Client,
+    kind: str,
+    parameters: dict[str, Any],
+    before: bytes,
+    after: bytes,
+) -> None:
+    sound = get(ticktock).content
+    sandbox.fault("ticktock", kind, **parameters)
+    spoiled = re.sub(before, lambda found: after, sound, count=1)
+    assert spoiled != sound
+    assert get(ticktock).content == spoiled
+
+
+@pytest.mark.parametrize("length", ["declared", "chunked", "untold"])
+def test_a_body_can_be_drawn_out_to_any_size(
+    sandbox: Sandbox, ticktock: httpx.Client, length: str
+) -> None:
+    sound = get(ticktock)
+    sandbox.fault("ticktock", "oversize_body", size=300_000, length=length)
+    answer = get(ticktock)
+    assert len(answer.content) == 300_000
+    assert answer.json() == sound.json()
+    told = {name for name in ("content-length", "transfer-encoding") if name in answer.headers}
+    assert (
+        told
+        == {
+            "declared": {"content-length"},
+            "chunked": {"transfer-encoding"},
+            "untold": set(),
+        }[length]
+    )
+
+
+def test_a_body_can_be_packed_though_nobody_asked(sandbox: Sandbox, ticktock: httpx.Client) -> None:
+    sound = get(ticktock).json()
+    sandbox.fault("ticktock", "gzip_bomb", size=10_000_000)
+    with ticktock.stream(
+        "GET", "/settlements", params={"limit": 5}, headers={"Accept-Encoding": "identity"}
+    ) as answer:
+        packed = b"".join(answer.iter_raw())
+    assert answer.headers["content-encoding"] == "gzip"
+    assert len(packed) < 100_000
+    unpacked = gzip.decompress(packed)
+    assert len(unpacked) == 10_000_000
+    assert json.loads(unpacked) == sound
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "latin-1"])
+def test_a_body_can_come_in_another_encoding(
+    sandbox: Sandbox, ticktock: httpx.Client, encoding: str
+) -> None:
+    sound = get(ticktock).content
+    sandbox.fault("ticktock", "recoded_body", encoding=encoding)
+    assert get(ticktock).content == sound.decode().encode(encoding)
+
+
+@pytest.mark.parametrize(("kind", "is_headed"), [("dripping_body", True), ("slow_headers", False)])
+def test_bytes_can_come_one_by_one(
+    sandbox: Sandbox, ticktock: httpx.Client, kind: str, is_headed: bool
+) -> None:
+    sound = get(ticktock, limit=1).content
+    sandbox.fault("ticktock", kind, seconds=0.005)
+    began = time.monotonic()
+    with ticktock.stream("GET", "/settlements", params={"limit": 1}) as answer:
+        head_seconds = time.monotonic() - began
+        assert answer.read() == sound
+    body_seconds = time.monotonic() - began - head_seconds
+    slow, quick = (body_seconds, head_seconds) if is_headed else (head_seconds, body_seconds)
+    # The head has over 80 bytes and the body over 200.
+    assert slow > 0.4
+    assert slow > quick
+
+
+def test_silence_lasts_until_the_client_gives_up(sandbox: Sandbox, ticktock: httpx.Client) -> None:
+    sandbox.fault("ticktock", "silence")
+    with pytest.raises(httpx.ReadTimeout):
+        ticktock.get("/settlements", timeout=0.3)
+    assert get(ticktock).status_code == 200
+
+
+def test_a_connection_can_close_before_the_first_byte(sandbox: Sandbox) -> None:
+    sandbox.fault("ticktock", "closed_without_answer")
+    assert raw_answer(sandbox) == (b"", False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sign"),
+    [
+        ("bad_status_line", rb"^HTTP/1\.1 2OO OK\r\n"),
+        ("bad_chunk", rb"transfer-encoding: chunked\r\n(?s:.*)\r\nzz\r\n$"),
+        ("header_flood", rb"x-flood-0: flood\r\n(?s:.*)x-flood-99999: flood\r\n\r\n\{"),
+        ("contradicting_length", rb"content-length: \d+\r\n(?s:.*)content-length: \d+\r\n\r\n\{"),
+    ],
+)
+def test_what_comes_can_be_no_http(
+    sandbox: Sandbox, ticktock: httpx.Client, kind: str, sign: bytes
+) -> None:
+    sandbox.fault("ticktock", kind, times=2)
+    received, was_reset = raw_answer(sandbox)
+    assert re.search(sign, received)
+    assert not was_reset
+    with pytest.raises(httpx.RemoteProtocolError):
+        get(ticktock)
+    assert get(ticktock).status_code == 200
 
 
 def test_a_spoiled_page_leaves_the_other_entries_byte_for_byte(
