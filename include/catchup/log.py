@@ -37,6 +37,8 @@ _log = logging.getLogger(__name__)
 
 # One anchor a minute is as fine as the overlap needs to be.
 _ANCHOR_SPACING = timedelta(seconds=60)
+# Ids may be shared with other tenants and tables; no log goes on by so many between two entries.
+_LONGEST_LEAP = 10**12
 
 
 @dataclass(frozen=True)
@@ -227,8 +229,15 @@ class _Reader:
         One that is not full is the last for now, so whatever has no id in it is simply landed.
         """
         fetched = self._fetch(since_id, self._limit, budget)
-        if fetched.is_full and self._log.most_recent(fetched.entries) is None:
+        newest = self._log.most_recent(fetched.entries)
+        if fetched.is_full and newest is None:
             reason = "no entry of the full page has an id to go on from"
+            raise self._stopped(self._pages.pop(), reason, since_id)
+        if newest is not None and _leaps(newest, fetched, since_id):
+            reason = (
+                f"entry {newest.entry_id} of {newest.created_at} lies so far beyond all others "
+                "that, as the cursor, it would hide whatever comes before it"
+            )
             raise self._stopped(self._pages.pop(), reason, since_id)
         return fetched
 
@@ -392,6 +401,19 @@ def _arrived(answer: Answer, page: Page | None) -> ArrivedPage:
         provider_count=page.provider_count if page else None,
         unknown_fields=page.unknown_fields if page else frozenset(),
     )
+
+
+def _leaps(newest: PageEntry, fetched: _Fetched, since_id: str | None) -> bool:
+    """Whether the newest entry is farther ahead than a log can have gone on.
+
+    By number if there are numbers to compare it with, else by time.
+    """
+    others = [e.entry_id for e in fetched.entries if e.entry_id not in (None, newest.entry_id)]
+    numbers = [int(one) for one in (*others, since_id, newest.entry_id) if one and one.isdecimal()]
+    if len(numbers) > 1 and len(numbers) == len(others) + (since_id is not None) + 1:
+        return numbers[-1] - max(numbers[:-1]) > _LONGEST_LEAP
+    told_at = newest.created_at
+    return told_at is not None and told_at > fetched.arrived.received_at + timedelta(days=1)
 
 
 def _gap_where_nothing_is_shown(since_id: str | None, target: str) -> Gap:

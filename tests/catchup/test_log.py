@@ -442,3 +442,29 @@ def test_two_runs_at_once_land_everything_once(
     assert len(runs) == 3
     run_land(warehouse, sandbox, settings)
     assert violations(connection, SOURCE, provider_keys(sandbox)) == []
+
+
+@pytest.mark.parametrize(
+    "leaping",
+    [
+        pytest.param(entry(2**63 - 1), id="by number"),
+        pytest.param(entry(3, id="c0de", created_at="2046-05-10T18:32:14+00:00"), id="by time"),
+    ],
+)
+def test_an_entry_that_would_hide_all_others_never_becomes_the_cursor(
+    warehouse: Warehouse, sandbox: Sandbox, connection: Any, leaping: dict[str, Any]
+) -> None:
+    sandbox.configure("ticktock", visible_entries=60)
+    run_land(warehouse, sandbox)
+    before = position(connection)
+    with (
+        wire_server(answer(200, body_of(leaping))) as server,
+        ticktock.open_client(server.base_url, "a-key", QUICK) as client,
+        pytest.raises(PageStopped, match="so far beyond all others"),
+    ):
+        land(warehouse.engine, SOURCE, client, QUICK, "test")
+    assert position(connection) == before
+    [finding] = open_findings(connection, "undecodable_page")
+    assert str(leaping["id"]) in finding.summary
+    assert connection.scalar(text("SELECT count(*) FROM raw.record")) == 60
+    assert violations(connection, SOURCE) == []
