@@ -1,27 +1,19 @@
 """Finance's daily totals: moved by every transaction that changes what they count.
 
-What a transaction takes from its subjects' old state and gives to the new one is added to the days'
-rows, so a batch costs what it holds, however many rows its days have.  Amounts are exact, so no sum
-drifts.  Whoever writes core.settlement holds the source's lock, so no two add to one row at once.
+What each of its versions counted for before is taken away and what it counts for now is added, so a
+batch costs what it holds, however many rows its days have.  Amounts are exact, so no sum drifts.
+Whoever writes core.settlement holds the source's lock, so no two add to one row at once.
 """
 
 from __future__ import annotations
 
-from typing import Literal
 
-Sign = Literal["+", "-"]
+def add_settlements(versions: str) -> str:
+    """SQL that adds versions to core.daily_settlement.
 
-# Every version of the subjects that a transaction works on; `:source` is theirs.
-VERSIONS_OF_SEVERAL = """(
-    SELECT core.*
-    FROM core.settlement AS core
-    JOIN several ON several.source_key = core.source_key
-    WHERE core.source = :source
-) AS version"""
-
-
-def total_settlements(versions: str, sign: Sign) -> str:
-    """SQL that adds (or takes away) what `versions`, a relation, count for in daily_settlement."""
+    `versions` is a relation of rows of core.settlement, each with a `weight`: 1 for a version that
+    counts from now on, -1 for one that did and does not any more, else 0.
+    """
     return f"""
 INSERT INTO core.daily_settlement AS total (
     source, settled_date, status, outcome, currency,
@@ -33,13 +25,13 @@ SELECT
     status,
     outcome,
     currency,
-    {sign} count(*),
-    {sign} coalesce(sum(stake), 0),
-    {sign} coalesce(sum(payout), 0),
-    {sign} count(stake),
-    {sign} count(payout)
+    sum(weight),
+    coalesce(sum(weight * stake), 0),
+    coalesce(sum(weight * payout), 0),
+    coalesce(sum(weight) FILTER (WHERE stake IS NOT NULL), 0),
+    coalesce(sum(weight) FILTER (WHERE payout IS NOT NULL), 0)
 FROM {versions}
-WHERE is_current AND NOT is_contested
+WHERE weight <> 0
 GROUP BY 1, 2, 3, 4, 5
 ON CONFLICT (source, settled_date, status, outcome, currency) DO UPDATE
 SET settlements = total.settlements + excluded.settlements,
@@ -50,8 +42,8 @@ SET settlements = total.settlements + excluded.settlements,
 """
 
 
-def total_recordings(versions: str, sign: Sign) -> str:
-    """SQL that adds (or takes away) what `versions`, a relation, count for in daily_recording."""
+def add_recordings(counted: str) -> str:
+    """SQL that adds to core.daily_recording what `counted`, a relation of its columns, holds."""
     return f"""
 INSERT INTO core.daily_recording AS total (
     accounting_date, source, versions, corrections, late_versions, contested_versions
@@ -59,11 +51,11 @@ INSERT INTO core.daily_recording AS total (
 SELECT
     accounting_date,
     source,
-    {sign} count(*),
-    {sign} count(*) FILTER (WHERE is_correction AND NOT is_contested),
-    {sign} count(*) FILTER (WHERE not_applied_reason = 'late'),
-    {sign} count(*) FILTER (WHERE is_contested)
-FROM {versions}
+    sum(versions),
+    sum(corrections),
+    sum(late_versions),
+    sum(contested_versions)
+FROM {counted}
 GROUP BY 1, 2
 ON CONFLICT (accounting_date, source) DO UPDATE
 SET versions = total.versions + excluded.versions,

@@ -31,7 +31,7 @@ from include.warehouse.cursors import is_behind
 from include.warehouse.database import lock_source, transaction
 from include.warehouse.findings import KINDS, close_finding
 from include.warehouse.landing import Gap, open_gap_finding
-from include.warehouse.publishing import recomputing
+from include.warehouse.publishing import recompute_subjects
 from include.warehouse.tables import (
     batch,
     cursor,
@@ -474,12 +474,12 @@ def _choose_version(connection: Connection, asked: Row[Any], answer: _Answer) ->
             f"{source_key}.",
             f"Give in `record_id` one of: {', '.join(contested) or 'none is contested any more'}.",
         )
-    with recomputing(connection, asked.source, [source_key]):
-        connection.execute(
-            update(settlement)
-            .where(rivals, settlement.c.record_id != int(chosen))
-            .values(is_rejected_by_decision=True)
-        )
+    connection.execute(
+        update(settlement)
+        .where(rivals, settlement.c.record_id != int(chosen))
+        .values(is_rejected_by_decision=True)
+    )
+    recompute_subjects(connection, asked.source, [source_key])
     return _Change({"versions": before}, {"versions": _versions(connection, rivals)})
 
 

@@ -8,19 +8,14 @@ for its subject in the same transaction, which also moves finance's daily totals
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, func, text
 
 from include.warehouse import batches
-from include.warehouse.daily_totals import (
-    VERSIONS_OF_SEVERAL,
-    total_recordings,
-    total_settlements,
-)
+from include.warehouse.daily_totals import add_recordings, add_settlements
 from include.warehouse.database import lock_source, transaction
 from include.warehouse.findings import Finding, close_if_open, open_finding
 from include.warehouse.tables import CANONICAL_COLUMNS, LEG_COLUMNS, SETTLEMENT_COLUMNS
@@ -64,18 +59,11 @@ _STORED_COLUMNS = f"""
 """
 
 # Most subjects arrive once and for the first time: there is nothing to compare them with.
-_ONLY_VERSIONS = """(
-    SELECT
-        staged.*,
-        true AS is_current,
-        false AS is_correction,
-        false AS is_contested,
-        (now() AT TIME ZONE 'UTC')::date AS accounting_date,
-        NULL AS not_applied_reason
-    FROM staging.settlement AS staged
-    WHERE batch_id = :batch_id
-        AND NOT EXISTS (SELECT FROM several WHERE several.source_key = staged.source_key)
-) AS version"""
+_ONLY_VERSIONS = """
+FROM staging.settlement AS staged
+WHERE batch_id = :batch_id
+    AND NOT EXISTS (SELECT FROM several WHERE several.source_key = staged.source_key)
+"""
 
 _INSERT_ONLY_VERSIONS = f"""
 INSERT INTO core.settlement ({_STORED_COLUMNS})
@@ -84,15 +72,24 @@ SELECT
     1,
     ops.player_reference(player_id),
     true,
-    not_applied_reason,
+    NULL,
     false,
-    is_current,
+    true,
     CASE WHEN is_resettlement OR previous_status <> 'open' THEN 'original_missing' END,
-    accounting_date,
+    (now() AT TIME ZONE 'UTC')::date,
     record_id,
     batch_id
-FROM {_ONLY_VERSIONS}
+{_ONLY_VERSIONS}
 """
+
+_COUNT_ONLY_VERSIONS = (
+    add_settlements(f"(SELECT staged.*, 1 AS weight {_ONLY_VERSIONS}) AS version"),
+    add_recordings(
+        "(SELECT (now() AT TIME ZONE 'UTC')::date AS accounting_date, :source AS source,"
+        " CAST(:only AS bigint) AS versions, 0 AS corrections, 0 AS late_versions,"
+        " 0 AS contested_versions WHERE :only > 0) AS counted"
+    ),
+)
 
 # A row's version counts on from those its subject has; it is applied if no row that came before it
 # (in core, or earlier in the batch) stands at its place in the provider's order or further on.
@@ -176,10 +173,9 @@ WITH version AS (
     JOIN several USING (source_key)
     WHERE core.source = :source
 ),
-judged AS MATERIALIZED (
+judged AS (
     SELECT
         version.record_id,
-        version.chain_break AS chain_break_before,
         NOT version.is_rejected_by_decision AND version.is_last AS is_current,
         previous.record_id IS NOT NULL
             AND ({_listed(CANONICAL_COLUMNS, "version.")})
@@ -207,27 +203,66 @@ judged AS MATERIALIZED (
         AND NOT version.is_rejected_by_decision
     LEFT JOIN core.settlement AS followed
         ON followed.record_id = version.followed_record_id
-)
-UPDATE core.settlement AS core
-SET is_current = judged.is_current,
-    is_change = judged.is_change,
-    is_correction = judged.is_change AND judged.follows_decision,
-    chain_break = judged.chain_break,
-    is_contested = judged.is_contested
-FROM judged
-WHERE core.record_id = judged.record_id
-    AND (
-        core.is_current, core.is_change, core.is_correction, core.chain_break, core.is_contested
-    ) IS DISTINCT FROM (
-        judged.is_current,
-        judged.is_change,
-        judged.is_change AND judged.follows_decision,
-        judged.chain_break,
-        judged.is_contested
+),
+-- What each version was in `before`, and what it is found to be.
+compared AS MATERIALIZED (
+    SELECT
+        before AS before,
+        judged.*,
+        judged.is_change AND judged.follows_decision AS is_correction,
+        before.batch_id IS NOT DISTINCT FROM :batch_id AS is_new
+    FROM judged
+    JOIN core.settlement AS before USING (record_id)
+),
+updated AS (
+    UPDATE core.settlement AS core
+    SET is_current = compared.is_current,
+        is_change = compared.is_change,
+        is_correction = compared.is_correction,
+        chain_break = compared.chain_break,
+        is_contested = compared.is_contested
+    FROM compared
+    WHERE core.record_id = compared.record_id
+        AND (
+            core.is_current, core.is_change, core.is_correction,
+            core.chain_break, core.is_contested
+        ) IS DISTINCT FROM (
+            compared.is_current, compared.is_change, compared.is_correction,
+            compared.chain_break, compared.is_contested
+        )
+    RETURNING
+        core.batch_id, core.source_key, core.provider_order, core.is_contested,
+        core.chain_break, (compared.before).chain_break AS chain_break_before, core.is_correction
+),
+settlements AS ({
+    add_settlements(
+        '''(
+        SELECT
+            (before).*,
+            (compared.is_current AND NOT compared.is_contested)::integer
+                - ((before).is_current AND NOT (before).is_contested)::integer AS weight
+        FROM compared
+    ) AS version'''
     )
-RETURNING
-    core.batch_id, core.source_key, core.provider_order, core.is_contested,
-    core.chain_break, judged.chain_break_before, core.is_correction
+}),
+recordings AS ({
+    add_recordings(
+        '''(
+        SELECT
+            (before).accounting_date,
+            (before).source,
+            is_new::integer AS versions,
+            (compared.is_correction AND NOT compared.is_contested)::integer
+                - ((before).is_correction AND NOT (before).is_contested)::integer AS corrections,
+            (is_new AND NOT (before).is_applied AND (before).not_applied_reason = 'late')::integer
+                AS late_versions,
+            compared.is_contested::integer
+                - (before).is_contested::integer AS contested_versions
+        FROM compared
+    ) AS counted'''
+    )
+})
+SELECT * FROM updated
 """
 
 
@@ -280,35 +315,15 @@ def publish(engine: Engine, source: str) -> Published:
     )
 
 
-@contextmanager
-def recomputing(connection: Connection, source: str, source_keys: Sequence[str]) -> Iterator[None]:
-    """Change versions of these subjects in the block: what they are to each other, which of them
-    is current and the daily totals are computed anew at its end.
-    """
+def recompute_subjects(connection: Connection, source: str, source_keys: Sequence[str]) -> None:
+    """Compute anew what a subject's versions are to each other, and which of them is current."""
     connection.execute(text(_MAKE_SEVERAL))
     connection.execute(
         text("INSERT INTO several SELECT DISTINCT unnest(CAST(:source_keys AS text[]))"),
         {"source_keys": list(source_keys)},
     )
-    with _recomputing_several(connection, source) as changed:
-        yield
+    changed = connection.execute(text(_RECOMPUTE), {"source": source, "batch_id": None}).all()
     _report_chains(connection, source, _with_other_chains(changed))
-
-
-@contextmanager
-def _recomputing_several(connection: Connection, source: str) -> Iterator[list[Row[Any]]]:
-    """The same for the subjects in `several`; at the end the list holds the versions that changed.
-
-    The totals lose what the subjects counted for before, and gain what they count for after.
-    """
-    this = {"source": source}
-    changed: list[Row[Any]] = []
-    for total in (total_settlements, total_recordings):
-        connection.execute(text(total(VERSIONS_OF_SEVERAL, "-")), this)
-    yield changed
-    changed += connection.execute(text(_RECOMPUTE), this)
-    for total in (total_settlements, total_recordings):
-        connection.execute(text(total(VERSIONS_OF_SEVERAL, "+")), this)
 
 
 def _publish_batch(connection: Connection, batch: Row[Any]) -> Published:
@@ -318,10 +333,10 @@ def _publish_batch(connection: Connection, batch: Row[Any]) -> Published:
     connection.execute(text(_FIND_SEVERAL), this)
     connection.execute(text("ANALYZE several"))
     only = connection.execute(text(_INSERT_ONLY_VERSIONS), this).rowcount
-    for total in (total_settlements, total_recordings):
-        connection.execute(text(total(_ONLY_VERSIONS, "+")), this)
-    with _recomputing_several(connection, batch.source) as changed:
-        applied, not_applied = connection.execute(text(_INSERT_FURTHER_VERSIONS), this).one()
+    for statement in _COUNT_ONLY_VERSIONS:
+        connection.execute(text(statement), {**this, "only": only})
+    applied, not_applied = connection.execute(text(_INSERT_FURTHER_VERSIONS), this).one()
+    changed = connection.execute(text(_RECOMPUTE), this).all()
     connection.execute(text(_INSERT_LEGS), this)
     _report_contested(connection, batch, changed)
     _report_chains(connection, batch.source, {batch.batch_id} | _with_other_chains(changed))
