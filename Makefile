@@ -31,8 +31,8 @@ bench: .venv/installed .venv-bench/installed ## measure beside other ways, ENTRI
 	@exec $(venv) -m tests.bench $(if $(ENTRIES),--entries $(ENTRIES)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(SCALE),--scale $(SCALE))
 
-chaos: .venv/installed ## kill pipelines at random commits and check everything; KILLS=200
-	@exec $(venv) -m tests.chaos $(if $(KILLS),--kills $(KILLS))
+chaos: .venv/installed ## kill pipelines at random moments, check everything, then fuzz; KILLS=200 SEED=1
+	@exec $(venv) -m tests.chaos $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
 
 lock: .venv/installed ## resolve requirements.in, requirements-dev.in and requirements-bench.in again
 	$(venv) -m uv pip compile $(resolve) requirements.in -o requirements.txt

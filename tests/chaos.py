@@ -1,8 +1,9 @@
-"""`make chaos KILLS=200`: kill pipelines at random commits, and check everything after each kill.
+"""`make chaos KILLS=2000`: kill catch-ups at random moments, and check everything after each kill.
 
-Each round lets the provider go on by some entries, runs a catch-up that is killed at a commit drawn
-at random, and then checks every invariant that holds at any moment; every tenth round is left alone
-and must end with all that the provider holds.  Prints its seed, so that a run can be repeated.
+Each round lets the provider go on by some records and runs a catch-up that is killed at a moment
+drawn at random: before or after any commit or SQL statement that it makes.  Every tenth run is left
+alone and must end with all that the provider holds.  Then the fuzz target runs for a fixed time.
+Prints its seed, with which a run can be repeated.
 """
 
 from __future__ import annotations
@@ -11,80 +12,124 @@ import argparse
 import random
 import sys
 import tempfile
+import time
 from collections import Counter
-from contextlib import suppress
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
 from include.catchup.sources import SOURCES
 from include.local.postgres import Postgres, remove_cluster
-from tests.catchup.test_contract import PLAYED, catch_up
-from tests.checker import violations
-from tests.killing import When, run_and_kill
+from tests import fuzz
+from tests.killing import Moment, Point, Worker
+from tests.playing import Play
 from tests.sandbox.process import running_sandbox
-from tests.warehouses import Warehouse, fresh_warehouse, make_template
+from tests.warehouses import fresh_warehouse, make_template
 
 # A warehouse is checked whole after each kill, so each lives for so many rounds only.
 _ROUNDS_A_WAREHOUSE = 40
-_COMMITS = 16
-_ENTRIES = (0, 1, 19, 20, 21, 90)
+_ROUNDS_LEFT_ALONE = 10
+# None, one, a page and one less or more of it, several pages and commits.
+_RECORDS = (0, 1, 9, 10, 11, 35)
+_SECONDS_BETWEEN_REPORTS = 5.0
 
 
-def run(kills: int, seed: int) -> int:
-    """Kill `kills` times; the number of violations found."""
-    console = Console(highlight=False)
+@dataclass
+class Tally:
+    """What was killed where, what was violated, and how long it takes; told as it goes."""
+
+    kills: int
+    console: Console
+    points: Counter[str] = field(default_factory=Counter)
+    violations: list[str] = field(default_factory=list)
+    _started: float = field(default_factory=time.monotonic)
+    _reported: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_left(self) -> bool:
+        """Whether there is somebody to kill yet."""
+        return self.points.total() < self.kills
+
+    def count(self, moment: Moment, point: str) -> None:
+        """Count a kill; tell how things stand, every few seconds."""
+        is_commit = moment.point.kind == "commit"
+        name = point if is_commit else f"{moment.point.task} (between its commits)"
+        self.points[f"{moment.when} {name}" if is_commit else name] += 1
+        now = time.monotonic()
+        if now - self._reported > _SECONDS_BETWEEN_REPORTS:
+            self._reported = now
+            done = self.points.total()
+            pace = done / (now - self._started)
+            left = self.kills - done
+            self.console.print(
+                f"{done:6} kills, {pace:.1f} a second, {left} left (about {left / pace:.0f} s), "
+                f"{len(self.violations)} violations"
+            )
+
+    def violate(self, violations: list[str], how: str) -> None:
+        """Keep and tell what is wrong."""
+        for violation in violations:
+            self.violations.append(violation)
+            self.console.print(f"VIOLATION {how}: {violation}")
+
+    def sum_up(self, seed: int) -> None:
+        """Tell what was done in all."""
+        for name, count in sorted(self.points.items()):
+            self.console.print(f"{count:6} {name}")
+        self.console.print(
+            f"{self.points.total()} kills at {len(self.points)} points, seed {seed}: "
+            f"{len(self.violations)} violations"
+        )
+
+
+def kill(kills: int, seed: int, console: Console) -> list[str]:
+    """Kill `kills` times; what was violated."""
     draw = random.Random(seed)
-    points: Counter[str] = Counter()
-    found: list[str] = []
-    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
-    try:
-        with Postgres(folder / "postgres") as server, running_sandbox(folder) as sandbox:
-            make_template(server)
-            while points.total() < kills:
-                sandbox.reset()
-                with fresh_warehouse(server) as warehouse:
+    tally = Tally(kills, console)
+    with tempfile.TemporaryDirectory(prefix="chaos-") as name:
+        folder = Path(name)
+        try:
+            with Postgres(folder / "postgres") as server, running_sandbox(folder) as sandbox:
+                make_template(server)
+                while tally.is_left:
                     for source in SOURCES.values():
-                        sandbox.configure(source.name, visible_entries=0, requests_a_minute=10**6)
-                        pipeline = partial(catch_up, source, sandbox)
-                        for number in range(_ROUNDS_A_WAREHOUSE):
-                            sandbox.advance(source.name, draw.choice(_ENTRIES))
-                            found += _round(warehouse, source.name, pipeline, number, draw, points)
-                        assert run_and_kill(warehouse.pipelines_url, pipeline, None)
-                        found += _wrong(warehouse, source.name, PLAYED[source.name].keys(sandbox))
-                console.print(f"{points.total():6} kills, {len(found)} violations")
-    finally:
-        remove_cluster(folder / "postgres")
-        for path in folder.iterdir():
-            with suppress(IsADirectoryError):
-                path.unlink()
-    for point, count in sorted(points.items()):
-        console.print(f"{point:12} {count:5} kills")
-    for violation in found:
-        console.print(f"VIOLATION {violation}")
-    console.print(f"{points.total()} kills, seed {seed}: {len(found)} violations")
-    return len(found)
+                        sandbox.reset()
+                        with fresh_warehouse(server) as warehouse:
+                            _kill_in_one_warehouse(Play(source, sandbox, warehouse), draw, tally)
+        finally:
+            remove_cluster(folder / "postgres")
+    tally.sum_up(seed)
+    return tally.violations
 
 
-def _round(
-    warehouse: Warehouse,
-    source: str,
-    pipeline: partial[None],
-    number: int,
-    draw: random.Random,
-    points: Counter[str],
-) -> list[str]:
-    when: When = draw.choice(("before", "after"))
-    commit = None if number % 10 == 9 else draw.randint(1, _COMMITS)
-    if not run_and_kill(warehouse.pipelines_url, pipeline, commit, when):
-        points[f"{when} {commit}"] += 1
-    return _wrong(warehouse, source, None)
+def _kill_in_one_warehouse(play: Play, draw: random.Random, tally: Tally) -> None:
+    """Some rounds, up to the first violation: what follows from it would only repeat it."""
+    points = _points(play)
+    for number in range(1, _ROUNDS_A_WAREHOUSE + 1):
+        if not tally.is_left:
+            break
+        play.advance(draw.choice(_RECORDS))
+        moment = Moment(draw.choice(("before", "after")), draw.choice(points))
+        if (point := play.kill(moment)) is not None:
+            tally.count(moment, point)
+        found = play.wrong()
+        if not found and number % _ROUNDS_LEFT_ALONE == 0:
+            found = play.wrong_when_left_alone()
+        if found:
+            return tally.violate(found, f"after a kill {moment}")
+    tally.violate(play.wrong_when_left_alone(), "left alone")
+    return None
 
 
-def _wrong(warehouse: Warehouse, source: str, keys: list[str] | None) -> list[str]:
-    with warehouse.owner_engine.connect() as connection:
-        return violations(connection, SOURCES[source], keys)
+def _points(play: Play) -> list[Point]:
+    """The points of a run, commits as often as statements so that each is met."""
+    play.advance(max(_RECORDS))
+    with Worker(play.warehouse.pipelines_url, play.tasks) as worker:
+        assert worker.wait() == "finished", worker.error()
+        points = worker.points()
+    commits = [point for point in points if point.kind == "commit"]
+    return points + commits * ((len(points) - len(commits)) // len(commits))
 
 
 def main() -> int:
@@ -92,8 +137,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9))
+    parser.add_argument("--fuzz-seconds", type=float, default=60.0)
     arguments = parser.parse_args()
-    return 1 if run(arguments.kills, arguments.seed) else 0
+    console = Console(highlight=False, soft_wrap=True)
+    violations = kill(arguments.kills, arguments.seed, console)
+    console.print(f"Fuzzing for {arguments.fuzz_seconds:g} seconds, seed {arguments.seed}")
+    failures = fuzz.run(arguments.fuzz_seconds, arguments.seed)
+    for failure in failures:
+        console.print(f"FUZZ {failure}")
+    console.print(f"Fuzzing found {len(failures)} failures")
+    return 1 if violations or failures else 0
 
 
 if __name__ == "__main__":

@@ -1,51 +1,219 @@
 """The checker: what must be true of a warehouse at any moment, whatever happened to it.
 
-Each function gives the violations it finds, as sentences.  It reads with the owner's rights and
-trusts nothing but the bytes in raw.page: settlements are made from them anew and compared.
+`violations` looks once; a `Watch` looks again and again and remembers, so that what moves back,
+changes or disappears shows as well.  Both give what is wrong as sentences.  They read with the
+owner's rights and trust nothing but the bytes in raw.page: pages are taken apart and settlements
+are made from them anew, and compared.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
 from include.catchup.sources import Source
 from include.model import RecordContext, Settlement, Status
-from include.warehouse.tables import CANONICAL_COLUMNS
+from include.providers.errors import PageUndecodable
+from include.warehouse.tables import CANONICAL_COLUMNS, LEG_COLUMNS, SETTLEMENT_COLUMNS
+
+_MADE_COLUMNS = [name for name in SETTLEMENT_COLUMNS if name != "source"]
+# What a version is to its neighbours may change when one of them arrives; nothing else ever does.
+_JUDGED_COLUMNS = {
+    "is_current",
+    "is_change",
+    "is_correction",
+    "chain_break",
+    "is_contested",
+    "is_rejected_by_decision",
+}
+
+
+class Stored(NamedTuple):
+    """A landed record with its bytes, cut from its page here and not by the view."""
+
+    record_id: int
+    page_id: int
+    batch_id: int
+    record_key: str
+    content_sha256: bytes
+    payload: bytes
+    context: RecordContext | None
+
+
+class Raw(NamedTuple):
+    """All that has arrived of a source: its pages by number, and the records in them."""
+
+    pages: Mapping[int, Any]
+    records: Sequence[Stored]
 
 
 def violations(
-    connection: Connection, source: Source, provider_keys: Iterable[str] | None = None
+    connection: Connection,
+    source: Source,
+    provider_keys: Iterable[str] | None = None,
+    secrets: Iterable[str] = (),
 ) -> list[str]:
     """Everything that is wrong with `source`.
 
     `provider_keys` are the keys of all records the provider shows; given only when the cursor is
-    known to stand at the provider's end.
+    known to stand at the provider's end.  `secrets` may stand nowhere in the warehouse.
     """
+    raw = _read_raw(connection, source)
     found = [
-        *_raw_is_what_arrived(connection, source),
+        *_raw_is_what_arrived(raw, source),
+        *_pages_are_landed_whole(connection, raw, source),
+        *_undecodable_pages_wait(connection, raw, source),
         *_batches_add_up(connection, source),
+        *_gates_are_obeyed(connection, source),
         *_every_record_has_one_fate(connection, source),
-        *_core_is_what_raw_says(connection, source),
+        *_core_is_what_raw_says(connection, raw, source),
+        *_totals_are_what_core_says(connection, source),
+        *_secrets_are_nowhere(connection, secrets),
     ]
     if provider_keys is not None:
-        found += _nothing_is_lost(connection, source, provider_keys)
+        found += _nothing_is_lost(raw, provider_keys)
     return found
 
 
-def _nothing_is_lost(
-    connection: Connection, source: Source, provider_keys: Iterable[str]
-) -> Iterator[str]:
-    landed = set(
-        connection.scalars(
-            text("SELECT record_key FROM raw.record WHERE source = :source"),
-            {"source": source.name},
+@dataclass
+class Watch:
+    """The checker over a history of one source: what it has seen once must stay so."""
+
+    source: Source
+    secrets: tuple[str, ...] = ()
+    _position: tuple[int, int] = (0, -1)
+    _batches: dict[int, str] = field(default_factory=dict)
+    _versions: dict[int, tuple[Any, ...]] = field(default_factory=dict)
+    _records: set[int] = field(default_factory=set)
+
+    def look(
+        self, connection: Connection, shown: Sequence[str], *, is_left_alone: bool = False
+    ) -> list[str]:
+        """Everything that is wrong now, or in comparison with what was seen before.
+
+        `shown` are the keys of all records that the provider shows, oldest first, none of which
+        became visible late.  If `is_left_alone`, a run that nobody disturbed has just ended well:
+        then nothing may be missing or unfinished.
+        """
+        found = violations(connection, self.source, None, self.secrets)
+        found += self._cursor_has_not_moved_back(connection, shown)
+        found += self._nothing_is_unsaid(connection)
+        if is_left_alone:
+            found += _nothing_is_unfinished(connection, self.source)
+            if self._position[1] < len(shown) - 1:
+                found.append(f"the cursor stops at place {self._position[1]} of {len(shown)}")
+        return found
+
+    def _cursor_has_not_moved_back(
+        self, connection: Connection, shown: Sequence[str]
+    ) -> Iterator[str]:
+        cursor = connection.execute(
+            text("SELECT * FROM ops.cursor WHERE source = :source AND feed = :feed"),
+            {"source": self.source.name, "feed": self.source.feed},
+        ).first()
+        revision, place = (0, -1)
+        if cursor is not None:
+            since_id = cursor.position.get("since_id")
+            revision, place = cursor.revision, shown.index(since_id) if since_id else -1
+        yield from _nothing_is_passed(connection, self.source, shown, place)
+        if place < self._position[1] or revision < self._position[0]:
+            yield (
+                f"the cursor moved back from (revision, place) {self._position} to "
+                f"{(revision, place)}"
+            )
+        self._position = (revision, place)
+
+    def _nothing_is_unsaid(self, connection: Connection) -> Iterator[str]:
+        this = {"source": self.source.name}
+        versions = {
+            row.record_id: tuple(
+                value for name, value in row._mapping.items() if name not in _JUDGED_COLUMNS
+            )
+            for row in connection.execute(
+                text("SELECT * FROM core.settlement WHERE source = :source"), this
+            )
+        }
+        for record_id, version in self._versions.items():
+            if versions.get(record_id) != version:
+                yield f"the version of record {record_id} is not in core as it was"
+        records = set(
+            connection.scalars(
+                text("SELECT record_id FROM raw.record WHERE source = :source"), this
+            )
         )
+        if gone := self._records - records:
+            yield f"{len(gone)} records have gone from raw, such as {min(gone)}"
+        states = {
+            row.batch_id: row.state
+            for row in connection.execute(
+                text("SELECT batch_id, state FROM ops.batch WHERE source = :source"), this
+            )
+        }
+        for batch_id, state in self._batches.items():
+            if state in ("published", "discarded") and states.get(batch_id) != state:
+                yield f"batch {batch_id} was {state} and is {states.get(batch_id)}"
+        self._versions, self._records, self._batches = versions, records, states
+
+
+def _nothing_is_passed(
+    connection: Connection, source: Source, shown: Sequence[str], place: int
+) -> Iterator[str]:
+    """What the provider shows up to the cursor is in raw, but for what is known as a gap."""
+    this = {"source": source.name}
+    landed = set(
+        connection.scalars(text("SELECT record_key FROM raw.record WHERE source = :source"), this)
     )
+    for gap in connection.execute(text("SELECT * FROM ops.gap WHERE source = :source"), this):
+        after = shown.index(gap.range_after) + 1 if gap.range_after else 0
+        landed.update(shown[after : shown.index(gap.range_before)])
+    if passed := [key for key in shown[: place + 1] if key not in landed]:
+        yield (
+            f"the cursor has passed {len(passed)} records that are not in raw, such as {passed[0]}"
+        )
+
+
+# --- raw ----------------------------------------------------------------------------------------
+
+
+def _read_raw(connection: Connection, source: Source) -> Raw:
+    this = {"source": source.name}
+    pages = {
+        row.page_id: row
+        for row in connection.execute(
+            text(
+                "SELECT page.*, batch.kind FROM raw.page LEFT JOIN ops.batch USING (batch_id)"
+                " WHERE page.source = :source"
+            ),
+            this,
+        )
+    }
+    bodies = {page_id: bytes(page.body) for page_id, page in pages.items()}
+    contexts = {page_id: RecordContext(page.received_at) for page_id, page in pages.items()}
+    # Of a month that was detached, nothing but the records' keys is left to be checked.
+    records = [
+        Stored(
+            row.record_id,
+            row.page_id,
+            row.batch_id,
+            row.record_key,
+            bytes(row.content_sha256),
+            bodies.get(row.page_id, b"")[row.byte_start : row.byte_start + row.byte_length],
+            contexts.get(row.page_id),
+        )
+        for row in connection.execute(
+            text("SELECT * FROM raw.record WHERE source = :source ORDER BY record_id"), this
+        )
+    ]
+    return Raw(pages, records)
+
+
+def _nothing_is_lost(raw: Raw, provider_keys: Iterable[str]) -> Iterator[str]:
+    landed = {record.record_key for record in raw.records}
     expected = set(provider_keys)
     if missing := expected - landed:
         yield f"{len(missing)} records of the provider are not in raw, such as {min(missing)}"
@@ -53,115 +221,257 @@ def _nothing_is_lost(
         yield f"{len(invented)} records in raw are not the provider's, such as {min(invented)}"
 
 
-def _raw_is_what_arrived(connection: Connection, source: Source) -> Iterator[str]:
+def _raw_is_what_arrived(raw: Raw, source: Source) -> Iterator[str]:
     seen = set()
-    for row in _payloads(connection, source):
-        if sha256(row.payload).digest() != bytes(row.content_sha256):
-            yield f"record {row.record_id} is not the text that its digest was taken of"
-        identity = (row.record_key, bytes(row.content_sha256))
+    for record in raw.records:
+        if record.context is None:
+            continue
+        if sha256(record.payload).digest() != record.content_sha256:
+            yield f"record {record.record_id} is not the text that its digest was taken of"
+        if record.batch_id != raw.pages[record.page_id].batch_id:
+            yield f"record {record.record_id} is in another batch than its page"
+        identity = (record.record_key, record.content_sha256)
         if source.dedupe == "anywhere" and identity in seen:
-            yield f"record {row.record_key} is landed twice with the same text"
+            yield f"record {record.record_key} is landed twice with the same text"
         seen.add(identity)
 
 
-def _batches_add_up(connection: Connection, source: Source) -> Iterator[str]:
+def _pages_are_landed_whole(connection: Connection, raw: Raw, source: Source) -> Iterator[str]:
+    """Every record in the bytes of a stored page is in raw; a fill takes only unknown keys."""
+    known: dict[str, set[bytes]] = defaultdict(set)
+    for record in raw.records:
+        known[record.record_key].add(record.content_sha256)
+    stored: Counter[int] = Counter()
+    for page in raw.pages.values():
+        stored[page.batch_id] += 1
+        if page.undecodable_reason is not None:
+            continue
+        try:
+            entries = source.acquire.read_page(bytes(page.body)).entries
+        except PageUndecodable as error:
+            yield f"page {page.page_id} cannot be decoded ({error.reason}), and does not say so"
+            continue
+        if page.record_count != len(entries):
+            yield f"page {page.page_id} counts {page.record_count} records, but has {len(entries)}"
+        for entry in entries:
+            digests = known[entry.record.record_key]
+            if entry.content_sha256 not in digests and not (page.kind == "fill" and digests):
+                yield f"record {entry.record.record_key} of page {page.page_id} is not in raw"
     counted = connection.execute(
-        text(
-            "SELECT batch.*,"
-            " (SELECT count(*) FROM raw.record WHERE record.batch_id = batch.batch_id) AS in_raw,"
-            " (SELECT count(*) FROM core.settlement"
-            "  WHERE settlement.batch_id = batch.batch_id) AS in_core,"
-            " (SELECT count(*) FROM core.settlement"
-            "  WHERE settlement.batch_id = batch.batch_id AND is_applied) AS applied,"
-            " (SELECT count(*) FROM staging.settlement"
-            "  WHERE settlement.batch_id = batch.batch_id) AS staged,"
-            " (SELECT count(*) FROM ops.quarantine WHERE quarantine.batch_id = batch.batch_id"
-            "  AND quarantine.state <> 'retried') AS held_back,"
-            " (SELECT count(*) FROM ops.quarantine"
-            "  WHERE replay_batch_id = batch.batch_id) AS replays"
-            " FROM ops.batch WHERE source = :source ORDER BY batch_id"
-        ),
+        text("SELECT batch_id, pages_stored FROM ops.batch WHERE source = :source"),
         {"source": source.name},
     )
     for batch in counted:
+        if batch.pages_stored != stored.pop(batch.batch_id, 0):
+            yield f"batch {batch.batch_id} counts {batch.pages_stored} pages, but has others"
+    if stored:
+        yield f"pages are stored for the batches {sorted(stored)}, which do not exist"
+
+
+def _undecodable_pages_wait(connection: Connection, raw: Raw, source: Source) -> Iterator[str]:
+    """The cursor stands still before an undecodable page until a person has decided about it."""
+    pages = [page for page in raw.pages.values() if page.undecodable_reason is not None]
+    if not pages:
+        return
+    this = {"source": source.name, "feed": source.feed}
+    is_waiting = connection.scalar(
+        text(
+            "SELECT EXISTS (SELECT FROM ops.cursor JOIN ops.finding"
+            " ON finding.finding_id = cursor.stopped_by_finding_id"
+            " WHERE cursor.source = :source AND cursor.feed = :feed AND finding.state = 'open')"
+        ),
+        this,
+    )
+    decided_at = connection.scalar(
+        text(
+            "SELECT max(closed_at) FROM ops.finding WHERE source = :source"
+            " AND kind = 'undecodable_page' AND closed_by = 'decision'"
+        ),
+        this,
+    )
+    for page in pages:
+        if not is_waiting and not (decided_at and decided_at > page.received_at):
+            yield f"page {page.page_id} is undecodable, and the feed does not wait for a decision"
+
+
+# --- batches ------------------------------------------------------------------------------------
+
+_BATCHES = """
+SELECT
+    batch.*,
+    coalesce(raw.landed, 0) AS in_raw,
+    coalesce(core.stored, 0) AS in_core,
+    coalesce(core.applied, 0) AS applied,
+    coalesce(staged.rows, 0) AS staged,
+    coalesce(quarantined.held_back, 0) AS held_back,
+    coalesce(replayed.records, 0) AS replays,
+    (SELECT count(*) FROM ops.finding WHERE finding.batch_id = batch.batch_id
+     AND kind = 'batch_held' AND finding.state = 'open') AS questions
+FROM ops.batch
+LEFT JOIN (SELECT batch_id, count(*) AS landed FROM raw.record GROUP BY 1) AS raw
+    USING (batch_id)
+LEFT JOIN (SELECT batch_id, count(*) AS stored, count(*) FILTER (WHERE is_applied) AS applied
+    FROM core.settlement GROUP BY 1) AS core USING (batch_id)
+LEFT JOIN (SELECT batch_id, count(*) AS rows FROM staging.settlement GROUP BY 1) AS staged
+    USING (batch_id)
+LEFT JOIN (SELECT batch_id, count(*) AS held_back FROM ops.quarantine
+    WHERE state <> 'retried' GROUP BY 1) AS quarantined USING (batch_id)
+LEFT JOIN (SELECT replay_batch_id AS batch_id, count(*) AS records FROM ops.quarantine
+    GROUP BY 1) AS replayed USING (batch_id)
+WHERE batch.source = :source
+ORDER BY batch_id
+"""
+
+
+def _batches_add_up(connection: Connection, source: Source) -> Iterator[str]:
+    for batch in connection.execute(text(_BATCHES), {"source": source.name}):
         name = f"batch {batch.batch_id}"
+        if batch.received != batch.landed + batch.duplicates + batch.undecodable:
+            yield f"{name} received {batch.received} records, which is not what became of them"
         own = batch.replays if batch.kind == "replay" else batch.in_raw
         if batch.landed != own:
             yield f"{name} counts {batch.landed} landed records, but has {own}"
+        if batch.questions != (batch.state == "held"):
+            yield f"{name} is {batch.state}, and {batch.questions} findings say that it is held"
         if batch.state == "published":
-            told = (batch.published, batch.not_applied)
-            if told != (batch.applied, batch.in_core - batch.applied):
-                yield f"{name} counts {told} published and not applied rows, but core has "
-                yield f"{batch.in_core} of it, {batch.applied} applied"
-            if batch.staged:
-                yield f"{name} is published and still has {batch.staged} staged rows"
-            if batch.quarantined != batch.held_back:
-                yield f"{name} counts {batch.quarantined} quarantined, but has {batch.held_back}"
+            yield from _published_adds_up(name, batch)
         elif batch.in_core:
             yield f"{name} is {batch.state}, but has {batch.in_core} rows in core"
 
 
-def _every_record_has_one_fate(connection: Connection, source: Source) -> Iterator[str]:
-    fates = connection.execute(
+def _published_adds_up(name: str, batch: Any) -> Iterator[str]:
+    told = (batch.published, batch.not_applied)
+    if told != (batch.applied, batch.in_core - batch.applied):
+        yield (
+            f"{name} counts {told} published and not applied rows, but core has "
+            f"{batch.in_core} of it, {batch.applied} applied"
+        )
+    if batch.staged:
+        yield f"{name} is published and still has {batch.staged} staged rows"
+    if batch.quarantined != batch.held_back:
+        yield f"{name} counts {batch.quarantined} quarantined, but has {batch.held_back}"
+    if batch.landed != sum(told) + batch.evidence_only + batch.quarantined:
+        yield f"{name} landed {batch.landed} records, which is not what became of them"
+
+
+def _gates_are_obeyed(connection: Connection, source: Source) -> Iterator[str]:
+    """What is published met every critical rule when it was last asked, or was released."""
+    unmet = connection.execute(
         text(
-            "SELECT record.record_id, batch.state,"
-            " (SELECT count(*) FROM core.settlement"
-            "  WHERE settlement.record_id = record.record_id)"
-            " + (SELECT count(*) FROM ops.quarantine"
-            "  WHERE quarantine.record_id = record.record_id"
-            "  AND quarantine.state IN ('open', 'discarded')) AS fates"
-            " FROM raw.record JOIN ops.batch USING (batch_id)"
-            " WHERE record.source = :source AND batch.state = 'published'"
+            "SELECT DISTINCT ON (batch_id, gate, expectation) batch_id, expectation, is_met"
+            " FROM ops.quality_result JOIN ops.batch USING (batch_id)"
+            " WHERE source = :source AND severity = 'critical' AND batch.state = 'published'"
+            " AND NOT is_released ORDER BY batch_id, gate, expectation, quality_result_id DESC"
         ),
         {"source": source.name},
     )
-    waiting = set(
-        connection.scalars(
-            text(
-                "SELECT record_id FROM ops.quarantine JOIN ops.batch"
-                " ON batch.batch_id = quarantine.replay_batch_id"
-                " WHERE batch.state <> 'published'"
-            )
-        )
+    for result in unmet:
+        if not result.is_met:
+            yield f"batch {result.batch_id} is published, but does not meet {result.expectation}"
+
+
+def _nothing_is_unfinished(connection: Connection, source: Source) -> Iterator[str]:
+    unfinished = connection.execute(
+        text(
+            "SELECT batch_id, state FROM ops.batch WHERE source = :source"
+            " AND state IN ('landing', 'landed', 'normalized') ORDER BY batch_id"
+        ),
+        {"source": source.name},
     )
-    for row in fates:
-        if row.fates != 1 and row.record_id not in waiting:
-            yield f"record {row.record_id} of a published batch has {row.fates} fates"
+    for batch in unfinished:
+        yield f"batch {batch.batch_id} is still {batch.state} after a whole run"
 
 
-def _core_is_what_raw_says(connection: Connection, source: Source) -> Iterator[str]:
+_FATES = """
+WITH fate AS (
+    SELECT record_id FROM core.settlement
+    UNION ALL
+    SELECT record_id FROM ops.quarantine WHERE state IN ('open', 'discarded')
+),
+waiting AS (
+    SELECT record_id FROM ops.quarantine JOIN ops.batch
+        ON batch.batch_id = quarantine.replay_batch_id
+    WHERE batch.state <> 'published'
+)
+SELECT record.record_id, count(fate.record_id) AS fates
+FROM raw.record
+JOIN ops.batch USING (batch_id)
+LEFT JOIN fate USING (record_id)
+WHERE record.source = :source AND batch.state = 'published'
+    AND record_id NOT IN (SELECT record_id FROM waiting)
+GROUP BY 1
+HAVING count(fate.record_id) <> 1
+ORDER BY 1
+"""
+
+
+def _every_record_has_one_fate(connection: Connection, source: Source) -> Iterator[str]:
+    for row in connection.execute(text(_FATES), {"source": source.name}):
+        yield f"record {row.record_id} of a published batch has {row.fates} fates"
+
+
+# --- core ---------------------------------------------------------------------------------------
+
+
+def _core_is_what_raw_says(connection: Connection, raw: Raw, source: Source) -> Iterator[str]:
     """Normalizing every published record anew gives core, and its order gives what is current."""
+    this = {"source": source.name}
     stored = {
         row.record_id: row
         for row in connection.execute(
-            text("SELECT * FROM core.settlement WHERE source = :source"), {"source": source.name}
+            text("SELECT * FROM core.settlement WHERE source = :source"), this
         )
     }
     yield from _versions_count_on(stored.values())
+    legs = _legs(connection)
     by_subject: dict[str, list[tuple[str, int, Settlement]]] = defaultdict(list)
-    for row in _payloads(connection, source):
-        if (version := stored.get(row.record_id)) is None:
+    for record in raw.records:
+        version = stored.get(record.record_id)
+        if version is None or record.context is None:
             continue
-        made = source.normalize(row.payload, RecordContext(received_at=row.received_at))
-        for column in (*CANONICAL_COLUMNS, "source_key", "provider_order", "previous_status"):
-            if getattr(made, column) != getattr(version, column):
-                yield f"record {row.record_id}: {column} is {getattr(version, column)!r} in core,"
-                yield f" but raw says {getattr(made, column)!r}"
+        made = source.normalize(record.payload, record.context)
+        yield from _version_is_made(made, version, legs)
         if not version.is_rejected_by_decision:
-            by_subject[made.source_key].append((made.provider_order, row.record_id, made))
+            by_subject[made.source_key].append((made.provider_order, record.record_id, made))
+    if invented := stored.keys() - {record.record_id for record in raw.records}:
+        yield f"{len(invented)} versions in core have no record in raw, such as {min(invented)}"
     yield from _neighbours_agree(stored, by_subject)
-    current = {
-        row.source_key: row.record_id
-        for row in connection.execute(
-            text("SELECT * FROM core.settlement_current WHERE source = :source"),
-            {"source": source.name},
-        )
-    }
-    newest = {key: max(versions)[1] for key, versions in by_subject.items()}
+    yield from _the_newest_is_current(stored.values(), by_subject)
+
+
+def _version_is_made(
+    made: Settlement, version: Any, legs: Mapping[int, list[tuple[Any, ...]]]
+) -> Iterator[str]:
+    for column in _MADE_COLUMNS:
+        if getattr(made, column) != getattr(version, column):
+            yield (
+                f"record {version.record_id}: {column} is {getattr(version, column)!r} in core, "
+                f"but raw says {getattr(made, column)!r}"
+            )
+    told = [tuple(getattr(leg, name) for name in LEG_COLUMNS) for leg in made.legs]
+    if legs.get(version.record_id, []) != told:
+        yield f"record {version.record_id} has other legs in core than in raw"
+    if version.accounting_date != version.recorded_at.date():
+        yield f"record {version.record_id} is booked on {version.accounting_date}, not when it came"
+
+
+def _legs(connection: Connection) -> dict[int, list[tuple[Any, ...]]]:
+    legs: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
+    columns = ", ".join(LEG_COLUMNS)
+    for record_id, *leg in connection.execute(
+        text(f"SELECT record_id, {columns} FROM core.settlement_leg ORDER BY record_id, leg_number")
+    ):
+        legs[record_id].append(tuple(leg))
+    return legs
+
+
+def _the_newest_is_current(
+    stored: Iterable[Any], by_subject: Mapping[str, list[tuple[str, int, Settlement]]]
+) -> Iterator[str]:
+    current = sorted((row.source_key, row.record_id) for row in stored if row.is_current)
+    newest = sorted((key, max(versions)[1]) for key, versions in by_subject.items())
     if current != newest:
-        differing = sorted(
-            key for key in current.keys() | newest.keys() if current.get(key) != newest.get(key)
-        )
+        differing = sorted({key for key, _ in set(current).symmetric_difference(newest)})
         yield f"{len(differing)} subjects have another current version, such as {differing[0]}"
 
 
@@ -181,22 +491,24 @@ def _versions_count_on(stored: Iterable[Any]) -> Iterator[str]:
 
 
 def _neighbours_agree(
-    stored: dict[int, Any], by_subject: dict[str, list[tuple[str, int, Settlement]]]
+    stored: Mapping[int, Any], by_subject: Mapping[str, list[tuple[str, int, Settlement]]]
 ) -> Iterator[str]:
     for key, versions in by_subject.items():
         before: Settlement | None = None
         in_order = sorted(versions, key=lambda version: version[:2])
         for order, record_id, made in in_order:
             followed = [earlier for place, _, earlier in in_order if place < order]
-            chain_break = _chain_break(made, followed[-1] if followed else None)
-            if stored[record_id].chain_break != chain_break:
-                yield f"{key}: chain_break of record {record_id} should be {chain_break}"
             is_change = before is not None and _canonical(before) != _canonical(made)
-            if stored[record_id].is_change != is_change:
-                yield f"{key}: is_change of record {record_id} should be {is_change}"
             rivals = {_canonical(rival) for place, _, rival in versions if place == order}
-            if stored[record_id].is_contested != (len(rivals) > 1):
-                yield f"{key}: is_contested of record {record_id} should be {len(rivals) > 1}"
+            judged = {
+                "chain_break": _chain_break(made, followed[-1] if followed else None),
+                "is_change": is_change,
+                "is_correction": is_change and before is not None and before.status != Status.OPEN,
+                "is_contested": len(rivals) > 1,
+            }
+            for column, value in judged.items():
+                if getattr(stored[record_id], column) != value:
+                    yield f"{key}: {column} of record {record_id} should be {value}"
             before = made
 
 
@@ -212,23 +524,76 @@ def _canonical(settlement: Settlement) -> tuple[Any, ...]:
     return tuple(getattr(settlement, column) for column in CANONICAL_COLUMNS)
 
 
-def _payloads(connection: Connection, source: Source) -> Iterator[Any]:
-    """Every record with its bytes, cut from its page here and not by the view."""
-    rows = connection.execute(
+# --- everywhere ---------------------------------------------------------------------------------
+
+
+# What finance is shown by day, counted anew from the versions that it is made of.
+_TOTALS_ANEW = {
+    "core.daily_settlement": """
+        SELECT settled_at::date, status, outcome, currency, count(*),
+            coalesce(sum(stake), 0), coalesce(sum(payout), 0), count(stake), count(payout)
+        FROM core.settlement
+        WHERE source = :source AND is_current AND NOT is_contested
+        GROUP BY 1, 2, 3, 4
+    """,
+    "core.daily_recording": """
+        SELECT accounting_date, count(*),
+            count(*) FILTER (WHERE is_correction AND NOT is_contested),
+            count(*) FILTER (WHERE not_applied_reason = 'late'),
+            count(*) FILTER (WHERE is_contested)
+        FROM core.settlement
+        WHERE source = :source
+        GROUP BY 1
+    """,
+}
+_TOTALS = {
+    "core.daily_settlement": """
+        SELECT settled_date, status, outcome, currency, settlements, stake, payout, stakes, payouts
+        FROM core.daily_settlement
+        WHERE source = :source
+            AND (settlements, stake, payout, stakes, payouts) <> (0, 0, 0, 0, 0)
+    """,
+    "core.daily_recording": """
+        SELECT accounting_date, versions, corrections, late_versions, contested_versions
+        FROM core.daily_recording
+        WHERE source = :source
+    """,
+}
+
+
+def _totals_are_what_core_says(connection: Connection, source: Source) -> Iterator[str]:
+    for table, anew in _TOTALS_ANEW.items():
+        this = {"source": source.name}
+        counted = {tuple(row) for row in connection.execute(text(anew), this)}
+        kept = {tuple(row) for row in connection.execute(text(_TOTALS[table]), this)}
+        if counted != kept:
+            differing = sorted(map(str, counted ^ kept))
+            yield f"{table} is not what core says: {differing[0]} (and {len(differing) - 1} more)"
+
+
+def _secrets_are_nowhere(connection: Connection, secrets: Iterable[str]) -> Iterator[str]:
+    """No row of any table of ours holds a secret, in whichever column."""
+    secrets = list(secrets)
+    if not secrets:
+        return
+    tables = connection.scalars(
         text(
-            "SELECT record.*, page.body, page.received_at FROM raw.record"
-            " JOIN raw.page USING (page_id) WHERE record.source = :source ORDER BY record_id"
+            "SELECT CAST(oid AS regclass)::text FROM pg_class WHERE relkind IN ('r', 'p')"
+            " AND NOT relispartition AND relnamespace IN (SELECT oid FROM pg_namespace"
+            " WHERE nspname IN ('raw', 'staging', 'core', 'ops')) ORDER BY 1"
+        )
+    ).all()
+    is_told = "strpos(CAST(each AS text), secret) > 0"
+    telling = connection.scalars(
+        text(
+            "WITH secret AS (SELECT unnest(CAST(:secrets AS text[])) AS secret) "
+            + " UNION ALL ".join(
+                f"SELECT '{table}' WHERE EXISTS (SELECT FROM {table} AS each, secret"
+                f" WHERE {is_told})"
+                for table in tables
+            )
         ),
-        {"source": source.name},
+        {"secrets": secrets},
     )
-    for row in rows:
-        yield _Payload(row)
-
-
-class _Payload:
-    def __init__(self, row: Any) -> None:
-        self.record_id = row.record_id
-        self.record_key = row.record_key
-        self.content_sha256 = row.content_sha256
-        self.received_at = row.received_at
-        self.payload = bytes(row.body[row.byte_start : row.byte_start + row.byte_length])
+    for table in telling:
+        yield f"a secret stands in {table}"

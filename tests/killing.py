@@ -1,74 +1,249 @@
-"""Kill a pipeline at its commits: SIGKILL right before or right after the nth one.
+"""Kill or freeze a pipeline at a moment that has a name, such as "before land 3 (landing.commit)".
 
-A pipeline's commit points are the commits it makes; they are counted, not listed, so that a new
-one is killed as well.  The child is forked, which spares it the imports, and opens its own engine.
+A pipeline is an ordered list of tasks.  The moments of a task are its commits, each named by the
+function that commits, and its SQL statements; both are counted, not listed, so that a new one is
+met as well.  The worker that runs the tasks is forked, which spares it the imports, opens its own
+engine, and sends itself the signal: nothing depends on how quick the machine is.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import sys
+import tempfile
+import threading
 import traceback
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from inspect import CO_GENERATOR
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Literal, Self
 
-# Each child would import it anew: it is a good part of a run.
+# Each worker would import it anew: it is a good part of a run.
 import great_expectations  # noqa: F401
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 
+import include
 from include.warehouse.database import open_engine
 
 When = Literal["before", "after"]
+Kind = Literal["commit", "statement"]
+Ending = Literal["finished", "failed", "killed", "frozen"]
 
+_INCLUDE = str(Path(include.__path__[0])) + os.sep
 _FINISHED, _FAILED = 0, 1
 
 
-class ChildFailed(Exception):
-    """The child ended by an error of its own instead of being killed or finishing."""
+@dataclass(frozen=True)
+class Task:
+    """One task of a pipeline, as its DAG calls it."""
+
+    name: str
+    run: Callable[[Engine], object]
 
 
-def run_and_kill(
-    url: str, pipeline: Callable[[Engine], object], commit: int | None, when: When = "before"
-) -> bool:
-    """Run `pipeline` in a child that is killed at its `commit`th commit; True if it finished."""
-    child = os.fork()
-    if child == 0:
-        _be_the_child(url, pipeline, commit, when)
-    status = os.waitpid(child, 0)[1]
-    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
-        return False
-    if os.waitstatus_to_exitcode(status) != _FINISHED:
-        raise ChildFailed(f"The child ended with {os.waitstatus_to_exitcode(status)}; see above.")
-    return True
+@dataclass(frozen=True)
+class Point:
+    """The `number`th commit or statement of a task, from 1; a commit has the function it is in."""
+
+    task: str
+    number: int
+    kind: Kind = "commit"
+    function: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.task} {self.number} ({self.function or self.kind})"
 
 
-def _be_the_child(
-    url: str, pipeline: Callable[[Engine], object], commit: int | None, when: When
-) -> None:
-    code = _FAILED
-    try:
-        engine = open_engine(url)
-        _arm(engine, commit, when)
-        pipeline(engine)
-        code = _FINISHED
-    except BaseException:  # noqa: BLE001
-        # Nothing may unwind into the test that forked us.
-        traceback.print_exc()
-    finally:
-        os._exit(code)
+@dataclass(frozen=True)
+class Moment:
+    """Right before or right after a point."""
+
+    when: When
+    point: Point
+
+    def __str__(self) -> str:
+        return f"{self.when} {self.point}"
 
 
-def _arm(engine: Engine, fatal_commit: int | None, when: When) -> None:
-    commits = 0
-    commit = engine.dialect.do_commit
+class WorkerFailed(Exception):
+    """The worker ended by an error of its own instead of being killed or finishing."""
 
-    def commit_or_die(connection: Any) -> None:
-        nonlocal commits
-        commits += 1
-        if commits == fatal_commit and when == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        commit(connection)
-        if commits == fatal_commit and when == "after":
-            os.kill(os.getpid(), signal.SIGKILL)
 
-    engine.dialect.do_commit = commit_or_die  # type: ignore[method-assign]
+class Worker:
+    """A process that runs `tasks` in order, and sends itself `deed` at `moment`.
+
+    `deed` is SIGKILL, or SIGSTOP: it is then frozen until `go_on`.  `session` are settings of
+    Postgres for its connections.  Leaving the `with` block ends it, wherever it stands.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        tasks: Sequence[Task],
+        moment: Moment | None = None,
+        deed: signal.Signals = signal.SIGKILL,
+        session: Mapping[str, str] | None = None,
+    ) -> None:
+        self._report = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `end`)
+        self._process_id: int | None = os.fork()
+        if self._process_id == 0:
+            _Inside(self._report.fileno(), moment, deed).run(url, tasks, session or {})
+
+    def wait(self) -> Ending:
+        """Wait until it has ended, or is frozen."""
+        assert self._process_id is not None
+        status = os.waitpid(self._process_id, os.WUNTRACED)[1]
+        if os.WIFSTOPPED(status):
+            return "frozen"
+        self._process_id = None
+        if os.WIFSIGNALED(status):
+            assert os.WTERMSIG(status) == signal.SIGKILL
+            return "killed"
+        return "finished" if os.WEXITSTATUS(status) == _FINISHED else "failed"
+
+    def go_on(self) -> None:
+        """Let it go on from where it is frozen."""
+        assert self._process_id is not None
+        os.kill(self._process_id, signal.SIGCONT)
+
+    def points(self) -> list[Point]:
+        """The points it has come to, in order."""
+        return [Point(**line) for line in self._lines() if "task" in line]
+
+    def error(self) -> str:
+        """The traceback with which it failed; empty if it did not."""
+        return "".join(line["error"] for line in self._lines() if "error" in line)
+
+    def end(self) -> None:
+        """Kill it if it is still there."""
+        if self._process_id is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self._process_id, signal.SIGKILL)
+            os.waitpid(self._process_id, 0)
+            self._process_id = None
+        self._report.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.end()
+
+    def _lines(self) -> list[dict[str, Any]]:
+        size = os.fstat(self._report.fileno()).st_size
+        written = os.pread(self._report.fileno(), size, 0)
+        return [json.loads(line) for line in written.splitlines()]
+
+
+def run_and_kill(url: str, tasks: Sequence[Task], moment: Moment | None) -> tuple[Ending, str]:
+    """Run `tasks` in a worker that is killed at `moment`: how it ended, and its last point.
+
+    Raises `WorkerFailed` if it failed by itself.
+    """
+    with Worker(url, tasks, moment) as worker:
+        ending = worker.wait()
+        if ending == "failed":
+            raise WorkerFailed(worker.error())
+        points = worker.points()
+        return ending, str(points[-1]) if points else ""
+
+
+class _Inside:
+    """What happens in the worker's process; nothing of it may unwind into the test around it."""
+
+    def __init__(self, report: int, moment: Moment | None, deed: signal.Signals) -> None:
+        self._report = report
+        self._moment = moment
+        self._deed = deed
+        self._task = ""
+        self._counts: dict[Kind, int] = {}
+
+    def run(self, url: str, tasks: Sequence[Task], session: Mapping[str, str]) -> None:
+        code = _FAILED
+        try:
+            self._close_what_is_inherited()
+            engine = open_engine(url)
+            self._arm(engine, session)
+            for task in tasks:
+                self._task, self._counts = task.name, {"commit": 0, "statement": 0}
+                task.run(engine)
+            code = _FINISHED
+        except BaseException:  # noqa: BLE001
+            self._tell({"error": traceback.format_exc()})
+        finally:
+            os._exit(code)
+
+    def _close_what_is_inherited(self) -> None:
+        """Whoever waits for a pipe or a socket of the test to close must not wait for us.
+
+        The numbers stay taken: what is left of the test's objects must not close files of ours.
+        """
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for file in map(int, os.listdir("/proc/self/fd")):
+            if file > 2 and file != self._report:
+                with suppress(OSError):
+                    os.dup2(nothing, file)
+
+    def _arm(self, engine: Engine, session: Mapping[str, str]) -> None:
+        commit = engine.dialect.do_commit
+
+        def commit_watched(connection: Any) -> None:
+            point = self._come_to("commit", _committing_function())
+            commit(connection)
+            self._act("after", point)
+
+        engine.dialect.do_commit = commit_watched  # type: ignore[method-assign]
+
+        @event.listens_for(engine, "before_cursor_execute")
+        def before(*_: Any) -> None:
+            self._come_to("statement")
+
+        @event.listens_for(engine, "after_cursor_execute")
+        def after(*_: Any) -> None:
+            self._act("after", Point(self._task, self._counts["statement"], "statement"))
+
+        @event.listens_for(engine, "connect")
+        def connected(connection: Any, _: Any) -> None:
+            with connection.cursor() as cursor:
+                for name, value in session.items():
+                    cursor.execute("SELECT set_config(%s, %s, false)", (name, value))
+            connection.commit()
+
+    def _come_to(self, kind: Kind, function: str = "") -> Point:
+        self._counts[kind] += 1
+        point = Point(self._task, self._counts[kind], kind, function)
+        self._tell({"task": point.task, "number": point.number, "kind": kind, "function": function})
+        self._act("before", point)
+        return point
+
+    def _act(self, when: When, point: Point) -> None:
+        """Send ourselves the signal if this is the moment; functions are only its name."""
+        if self._moment is None or self._moment.when != when:
+            return
+        if replace(self._moment.point, function="") == replace(point, function=""):
+            # To this very thread: sent to the process, it may find us a step further on.
+            signal.pthread_kill(threading.get_ident(), self._deed)
+
+    def _tell(self, line: dict[str, Any]) -> None:
+        os.write(self._report, json.dumps(line).encode() + b"\n")
+
+
+def _committing_function() -> str:
+    """The innermost function of the project that is no context manager, as "landing.commit"."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename.startswith(_INCLUDE) and not code.co_flags & CO_GENERATOR:
+            return f"{Path(code.co_filename).stem}.{code.co_name}"
+        frame = frame.f_back
+    return "elsewhere"

@@ -16,7 +16,7 @@ from include.providers.errors import ProviderError, RecordRejected
 from include.providers.http import Client
 from include.settings import Settings
 from include.warehouse import batches
-from include.warehouse.database import copy_rows, transaction
+from include.warehouse.database import copy_rows
 from include.warehouse.landing import CursorMoved, Landing
 from include.warehouse.quarantine import (
     HeldBack,
@@ -90,11 +90,11 @@ def normalize(engine: Engine, source: Source, settings: Settings) -> Normalized:
     A record that cannot be one is quarantined with its reason; the others go on.  A batch's staged
     rows are replaced in one transaction, so repeating it changes nothing.
     """
-    done = [
-        counts
-        for batch_id in batches.waiting(engine, source.name, batches.AWAITS_NORMALIZE)
-        if (counts := _normalize_batch(engine, source, settings, batch_id)) is not None
-    ]
+
+    def normalize_batch(connection: Connection, batch: Row[Any]) -> tuple[int, int]:
+        return _normalize_batch(connection, source, settings, batch)
+
+    done = batches.work_through(engine, source.name, batches.AWAITS_NORMALIZE, normalize_batch)
     return Normalized(
         batches=len(done),
         normalized=sum(normalized for normalized, _ in done),
@@ -103,28 +103,24 @@ def normalize(engine: Engine, source: Source, settings: Settings) -> Normalized:
 
 
 def _normalize_batch(
-    engine: Engine, source: Source, settings: Settings, batch_id: int
-) -> tuple[int, int] | None:
-    with transaction(engine, "loader") as connection:
-        batch = batches.claim(connection, batch_id, batches.AWAITS_NORMALIZE)
-        if batch is None:
-            return None
-        _empty_staging(connection, batch_id)
-        retry_quarantined(connection, batch_id)
-        normalized = 0
-        for records in read_records(connection, batch, settings.normalize_chunk_records):
-            normalized += len(records)
-            _stage_chunk(connection, source, batch, records)
-        quarantined = open_count(connection, batch_id)
-        batches.move(
-            connection,
-            batch_id,
-            state="normalized",
-            normalized_at=func.now(),
-            normalized=normalized,
-            quarantined=quarantined,
-            settlements_checked_at=None,
-        )
+    connection: Connection, source: Source, settings: Settings, batch: Row[Any]
+) -> tuple[int, int]:
+    _empty_staging(connection, batch.batch_id)
+    retry_quarantined(connection, batch.batch_id)
+    normalized = 0
+    for records in read_records(connection, batch, settings.normalize_chunk_records):
+        normalized += len(records)
+        _stage_chunk(connection, source, batch, records)
+    quarantined = open_count(connection, batch.batch_id)
+    batches.move(
+        connection,
+        batch.batch_id,
+        state="normalized",
+        normalized_at=func.now(),
+        normalized=normalized,
+        quarantined=quarantined,
+        settlements_checked_at=None,
+    )
     return normalized, quarantined
 
 

@@ -18,7 +18,6 @@ from include.quality.rules import GROUPS, Severity, batch_rows, failing_reason, 
 from include.settings import Settings
 from include.warehouse import batches
 from include.warehouse.cursors import is_behind
-from include.warehouse.database import transaction
 from include.warehouse.findings import KINDS, Finding, open_finding
 from include.warehouse.quarantine import open_count, report_quarantined
 from include.warehouse.tables import quality_result as quality_result_table
@@ -102,12 +101,7 @@ def _run(
     condition: ColumnElement[bool],
     check: Callable[[Connection, Row[Any]], BatchReport],
 ) -> GateReport:
-    reports = []
-    for batch_id in batches.waiting(engine, source, condition):
-        with transaction(engine, "loader") as connection:
-            batch = batches.claim(connection, batch_id, condition)
-            if batch is not None:
-                reports.append(check(connection, batch))
+    reports = batches.work_through(engine, source, condition, check)
     if held := [report for report in reports if report.finding_id is not None]:
         raise BatchHeld(_held_message(gate, source, held))
     return GateReport(

@@ -7,13 +7,17 @@ meantime is simply no longer in that state: the claim comes back empty.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, func, insert, select, update
+from sqlalchemy.exc import DBAPIError
 
-from include.warehouse.database import transaction
+from include.warehouse.database import lock_source, transaction
 from include.warehouse.findings import Finding, open_finding
 from include.warehouse.tables import batch as batch_table
+
+Done = TypeVar("Done")
 
 # What each step works on.
 IS_LANDING = batch_table.c.state == "landing"
@@ -50,6 +54,44 @@ def waiting(engine: Engine, source: str, condition: ColumnElement[bool]) -> list
                 .order_by(batch_table.c.batch_id)
             )
         )
+
+
+def work_through(
+    engine: Engine,
+    source: str,
+    condition: ColumnElement[bool],
+    work: Callable[[Connection, Row[Any]], Done],
+    *,
+    writes_source: bool = False,
+) -> list[Done]:
+    """Do `work` on every batch of `source` that meets `condition`, oldest first.
+
+    Each is worked on in one transaction that holds its row, and before it the source's lock if it
+    `writes_source`.  A batch whose work fails stays as it was and keeps no other back: the first
+    such error is raised after all of them.
+    """
+    done: list[Done] = []
+    failed: list[Exception] = []
+    for batch_id in waiting(engine, source, condition):
+        try:
+            with transaction(engine, "loader") as connection:
+                if writes_source:
+                    lock_source(connection, source)
+                batch = claim(connection, batch_id, condition)
+                if batch is not None:
+                    done.append(work(connection, batch))
+        except Exception as error:  # noqa: BLE001
+            error.add_note(
+                f"This was batch {batch_id} of {source}. It stands as it did before; other batches "
+                "were worked on. Clear this task to try it again."
+            )
+            failed.append(error)
+            if isinstance(error, DBAPIError) and error.connection_invalidated:
+                # The warehouse itself is away: the others would only wait for it one by one.
+                break
+    if failed:
+        raise failed[0]
+    return done
 
 
 def claim(connection: Connection, batch_id: int, condition: ColumnElement[bool]) -> Row[Any] | None:

@@ -16,7 +16,6 @@ from sqlalchemy import Connection, Engine, Row, func, text
 
 from include.warehouse import batches
 from include.warehouse.daily_totals import add_recordings, add_settlements
-from include.warehouse.database import lock_source, transaction
 from include.warehouse.findings import Finding, close_if_open, open_finding
 from include.warehouse.tables import CANONICAL_COLUMNS, LEG_COLUMNS, SETTLEMENT_COLUMNS
 
@@ -287,20 +286,11 @@ def publish(engine: Engine, source: str) -> Published:
     Repeating it changes nothing.  Raises `StagedRowsMissing` after all others are published, if
     the rows of one do not add up; that batch is held.
     """
-    done: list[Published] = []
-    held: list[str] = []
-    for batch_id in batches.waiting(engine, source, batches.AWAITS_PUBLISH):
-        with transaction(engine, "loader") as connection:
-            lock_source(connection, source)
-            batch = batches.claim(connection, batch_id, batches.AWAITS_PUBLISH)
-            if batch is None:
-                continue
-            if (difference := _staged_difference(connection, batch)) is not None:
-                finding_id = batches.hold(connection, batch, difference, {})
-                held.append(f"batch {batch_id} (finding {finding_id}): {difference}")
-            else:
-                done.append(_publish_batch(connection, batch))
-    if held:
+    results = batches.work_through(
+        engine, source, batches.AWAITS_PUBLISH, _publish_or_hold, writes_source=True
+    )
+    done = [result for result in results if isinstance(result, Published)]
+    if held := [result for result in results if isinstance(result, str)]:
         raise StagedRowsMissing(
             f"Not published: {'; '.join(held)}. Everything that arrived is kept in raw and other "
             "batches were published. Decide `try_again` in the DAG resolve_findings: the batch is "
@@ -313,6 +303,14 @@ def publish(engine: Engine, source: str) -> Published:
         corrections=sum(one.corrections for one in done),
         contested=sum(one.contested for one in done),
     )
+
+
+def _publish_or_hold(connection: Connection, batch: Row[Any]) -> Published | str:
+    """What was published, or why the batch is held instead."""
+    if (difference := _staged_difference(connection, batch)) is None:
+        return _publish_batch(connection, batch)
+    finding_id = batches.hold(connection, batch, difference, {})
+    return f"batch {batch.batch_id} (finding {finding_id}): {difference}"
 
 
 def recompute_subjects(connection: Connection, source: str, source_keys: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 from include.catchup.pipeline import normalize
 from include.quality.gates import check_raw, check_settlements
@@ -247,3 +248,19 @@ def test_a_batch_whose_staged_rows_went_missing_is_held(warehouse: Any, connecti
     states = dict(connection.execute(text("SELECT batch_id, state FROM ops.batch")).all())
     assert states == {batch_id: "held", whole: "published"}
     assert violations(connection, SOURCE) == []
+
+
+def test_a_batch_that_fails_keeps_no_other_back(warehouse: Any, connection: Any) -> None:
+    first = land_body(warehouse.engine, body_of(entry(1, match_id="m1")))
+    second = land_body(warehouse.engine, body_of(entry(2, match_id="m2")))
+    refuse = "ALTER TABLE core.settlement ADD CONSTRAINT refused CHECK (event_id <> 'm1')"
+    connection.execute(text(refuse))
+    with pytest.raises(IntegrityError) as raised:
+        push(warehouse.engine)
+    assert f"This was batch {first} of ticktock" in raised.value.__notes__[0]
+    states = "SELECT batch_id, state FROM ops.batch ORDER BY batch_id"
+    assert list(connection.execute(text(states))) == [(first, "normalized"), (second, "published")]
+
+    connection.execute(text("ALTER TABLE core.settlement DROP CONSTRAINT refused"))
+    assert push(warehouse.engine).published == 1
+    assert violations(connection, SOURCE, ["1", "2"]) == []
