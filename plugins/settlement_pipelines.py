@@ -6,6 +6,9 @@ from typing import Any, ClassVar
 
 from airflow.plugins_manager import AirflowPlugin
 
+# A task's process is forked by one that has loaded the plugins, and inherits their modules.  Tasks
+# are imported here so that it need not import them anew, which takes longer than finding no work.
+from include.orchestration import documentation, tasks  # noqa: F401
 from include.orchestration.findings_page.app import URL_PREFIX, create_app
 
 

@@ -76,6 +76,9 @@ def configure(
         "API__BASE_URL": f"http://127.0.0.1:{port}",
         "API__SECRET_KEY": secrets.get("api_secret_key", 64),
         "API_AUTH__JWT_SECRET": secrets.get("jwt_secret", 64),
+        # A task that ends just after its last message may keep its worker for this long, by default
+        # 5 s: with few workers, the next tasks of a run then wait for one.
+        "WORKERS__MIN_HEARTBEAT_INTERVAL": 1,
         "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": 0.1,
         "DAG_PROCESSOR__REFRESH_INTERVAL": 10,
         "LOGGING__BASE_LOG_FOLDER": logs / "tasks",

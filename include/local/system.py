@@ -35,14 +35,22 @@ class System:
     `is_fresh` forgets what an earlier system left there.  The environment variable
     SETTLEMENTS_POSTGRES_URL names a server to use instead of the embedded one: a login that may
     create databases and roles.  AIRFLOW_CONN_* variables that are already set win over the
-    sandbox's connections.
+    sandbox's connections.  `airflow_settings` are environment variables that win over ours.
     """
 
-    def __init__(self, folder: Path, progress: Progress, *, is_fresh: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        progress: Progress,
+        *,
+        is_fresh: bool = False,
+        airflow_settings: Mapping[str, str] | None = None,
+    ) -> None:
         self.logs = folder / "logs"
         self._folder = folder
         self._progress = progress
         self._is_fresh = is_fresh
+        self._airflow_settings = airflow_settings or {}
         self._supervisor = Supervisor(self.logs)
         self._lock: IO[str] | None = None
         self._postgres: Postgres | None = None
@@ -93,6 +101,10 @@ class System:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+    def process_id(self, name: str) -> int:
+        """The id of one of the processes, by the name of its log."""
+        return self._supervisor.process_id(name)
 
     @property
     def sandbox_entries_file(self) -> Path:
@@ -150,13 +162,14 @@ class System:
         return f"demo_{name}" if self._is_fresh and self._postgres is None else name
 
     def _configure_airflow(self, secrets: Secrets) -> dict[str, str]:
-        return airflow.configure(
+        ours = airflow.configure(
             PROJECT,
             self._folder / "airflow",
             self.logs,
             self.cluster.url(self._database("airflow")),
             secrets,
         )
+        return {**ours, **self._airflow_settings}
 
     def _migrate_and_start_sandbox(self, settings: Mapping[str, str]) -> None:
         ready_file = self._folder / "sandbox_url"

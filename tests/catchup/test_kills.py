@@ -32,13 +32,13 @@ POINTS = {
         "land 6 (landing.gaps_to_ask)",
         "land 7 (landing.close)",
         "check_raw 1 (batches.waiting)",
-        "check_raw 2 (gates._run)",
+        "check_raw 2 (batches.work_through)",
         "normalize 1 (batches.waiting)",
-        "normalize 2 (pipeline._normalize_batch)",
+        "normalize 2 (batches.work_through)",
         "check_settlements 1 (batches.waiting)",
-        "check_settlements 2 (gates._run)",
+        "check_settlements 2 (batches.work_through)",
         "publish 1 (batches.waiting)",
-        "publish 2 (publishing.publish)",
+        "publish 2 (batches.work_through)",
     ]
 }
 

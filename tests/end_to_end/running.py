@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,10 +99,12 @@ class Running:
 
 
 @contextmanager
-def running_system(folder: Path) -> Iterator[Running]:
+def running_system(
+    folder: Path, *, airflow_settings: Mapping[str, str] | None = None
+) -> Iterator[Running]:
     """A fresh system with its state in `folder`, its DAGs known; it ends with the block."""
     with (
-        System(folder, Progress(), is_fresh=True) as system,
+        System(folder, Progress(), is_fresh=True, airflow_settings=airflow_settings) as system,
         Sandbox(system.sandbox_url) as sandbox,
     ):
         engine = open_engine(system.warehouse_url)

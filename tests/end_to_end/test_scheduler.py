@@ -49,6 +49,13 @@ def test_caught_up_the_warehouse_agrees_with_the_ledger(running: Running) -> Non
     assert running.violations() == []
 
 
+def test_a_run_with_nothing_new_stores_one_result(running: Running) -> None:
+    run_id = running.catch_up()
+    path = f"/dags/{CATCH_UP}/dagRuns/{run_id}/taskInstances/~/xcomEntries"
+    stored = running.api.call("GET", path)["xcom_entries"]
+    assert [(entry["task_id"], entry["key"]) for entry in stored] == [("land", "return_value")]
+
+
 def test_a_task_cleared_and_run_again_changes_nothing(running: Running) -> None:
     run_id = running.catch_up()
     before = _content(running)
