@@ -5,7 +5,7 @@ PYTHON ?=
 venv := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up env test check bench chaos lock clean
+.PHONY: help demo up env test check bench latency chaos lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,9 @@ check: .venv/installed ## format, lint, types
 bench: .venv/installed .venv-bench/installed ## measure beside other ways, ENTRIES=1000000; or alone, SCALE=10000000
 	@exec $(venv) -m tests.bench $(if $(ENTRIES),--entries $(ENTRIES)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(SCALE),--scale $(SCALE))
+
+latency: .venv/installed ## measure from the provider to core, and an empty run beside empty tasks; TICKS=2
+	@exec $(venv) -m tests.latency $(if $(TICKS),--ticks $(TICKS))
 
 chaos: .venv/installed ## kill pipelines at random moments, check everything, then fuzz; KILLS=200 SEED=1
 	@exec $(venv) -m tests.chaos $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))

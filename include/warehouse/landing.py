@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Engine, Row, case, func, insert, select, text, update
+from sqlalchemy import Connection, Engine, Row, and_, case, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as insert_or_skip
 
 from include.model import Record
@@ -142,18 +142,19 @@ class Landing:
         """
         with self._writing() as connection:
             moved = self._move_cursor(connection, cursor, position)
-            self._land(connection, self.batch_id, pages, self._dedupe)
-            for gap in gaps:
-                self._record_gap(connection, gap)
-            move(
+            self._land(
                 connection,
                 self.batch_id,
+                pages,
+                self._dedupe,
                 cursor_before=case(
                     (batch_table.c.cursor_after.is_(None), cursor.position.get("since_id")),
                     else_=batch_table.c.cursor_before,
                 ),
                 cursor_after=position.get("since_id"),
             )
+            for gap in gaps:
+                self._record_gap(connection, gap)
         return moved
 
     def stop(self, page: ArrivedPage, reason: str, since_id: str | None) -> int:
@@ -164,7 +165,7 @@ class Landing:
         """
         with self._writing() as connection:
             (page_id,) = self._store_pages(connection, self.batch_id, [page], reason)
-            _count(connection, self.batch_id, pages_received=1, pages_stored=1)
+            _count(connection, self.batch_id, {"pages_received": 1, "pages_stored": 1})
             stopped_by = connection.scalar(
                 select(cursor_table.c.stopped_by_finding_id).where(*self._this_cursor())
             )
@@ -200,8 +201,7 @@ class Landing:
         """Take no more rows; a batch with nothing in it is published at once.  Returns its row."""
         with transaction(self._engine, "loader") as connection:
             if claim(connection, self.batch_id, IS_LANDING) is not None:
-                move(connection, self.batch_id, has_reached_end=has_reached_end)
-                _close(connection, self.batch_id)
+                _close(connection, self.batch_id, has_reached_end=has_reached_end)
                 if has_reached_end:
                     connection.execute(
                         update(cursor_table)
@@ -284,7 +284,12 @@ class Landing:
         return replace(cursor, position=position, revision=cursor.revision + 1)
 
     def _land(
-        self, connection: Connection, batch_id: int, pages: Sequence[ArrivedPage], dedupe: Dedupe
+        self,
+        connection: Connection,
+        batch_id: int,
+        pages: Sequence[ArrivedPage],
+        dedupe: Dedupe,
+        **cursor_reached: Any,
     ) -> int:
         known = self._known(connection, pages)
         conflicts: list[str] = []
@@ -292,16 +297,15 @@ class Landing:
         stored = [(page, records) for page, records in fresh if records]
         landed = sum(len(records) for _, records in stored)
         received = sum(len(page.records) for page in pages)
-        _count(
-            connection,
-            batch_id,
-            pages_received=len(pages),
-            pages_stored=len(stored),
-            pages_miscounted=sum(_is_miscounted(page) for page in pages),
-            received=received,
-            landed=landed,
-            duplicates=received - landed,
-        )
+        counts = {
+            "pages_received": len(pages),
+            "pages_stored": len(stored),
+            "pages_miscounted": sum(_is_miscounted(page) for page in pages),
+            "received": received,
+            "landed": landed,
+            "duplicates": received - landed,
+        }
+        _count(connection, batch_id, counts, **cursor_reached)
         _note(connection, batch_id, pages, conflicts)
         if stored:
             page_ids = self._store_pages(connection, batch_id, [page for page, _ in stored])
@@ -354,6 +358,8 @@ class Landing:
         """The digests already landed under the pages' keys, oldest first."""
         keys = {record.record_key for page in pages for record, _ in page.records}
         known: dict[str, list[bytes]] = {}
+        if not keys:
+            return known
         for key, digest in connection.execute(
             text(
                 "SELECT record_key, content_sha256 FROM raw.record"
@@ -450,24 +456,21 @@ def _close_left_open(connection: Connection, source: str, feed: str) -> None:
         _close(connection, batch_id)
 
 
-def _close(connection: Connection, batch_id: int) -> None:
+def _close(connection: Connection, batch_id: int, **values: Any) -> None:
     """Take no more rows; what leaves nothing to check, normalize or publish is published."""
-    move(connection, batch_id, state="landed", landed_at=func.now())
-    connection.execute(
-        update(batch_table)
-        .where(
-            batch_table.c.batch_id == batch_id,
-            batch_table.c.landed == 0,
-            batch_table.c.pages_miscounted == 0,
-            func.cardinality(batch_table.c.unknown_fields) == 0,
-        )
-        .values(
-            state="published",
-            raw_checked_at=func.now(),
-            normalized_at=func.now(),
-            settlements_checked_at=func.now(),
-            published_at=func.now(),
-        )
+    is_done = and_(
+        batch_table.c.landed == 0,
+        batch_table.c.pages_miscounted == 0,
+        func.cardinality(batch_table.c.unknown_fields) == 0,
+    )
+    steps = ("raw_checked_at", "normalized_at", "settlements_checked_at", "published_at")
+    move(
+        connection,
+        batch_id,
+        state=case((is_done, "published"), else_="landed"),
+        landed_at=func.now(),
+        **{step: case((is_done, func.now())) for step in steps},
+        **values,
     )
 
 
@@ -513,9 +516,9 @@ def _ensure_months(connection: Connection, pages: Sequence[ArrivedPage]) -> None
         )
 
 
-def _count(connection: Connection, batch_id: int, **counts: int) -> None:
+def _count(connection: Connection, batch_id: int, counts: dict[str, int], **values: Any) -> None:
     added = {name: batch_table.c[name] + count for name, count in counts.items()}
-    move(connection, batch_id, **added)
+    move(connection, batch_id, **added, **values)
 
 
 def _note(
@@ -525,6 +528,8 @@ def _note(
     conflicts: Sequence[str],
 ) -> None:
     """Add to the batch what is odd about its pages."""
+    if not conflicts and not any(page.unknown_fields for page in pages):
+        return
     noted = connection.execute(
         select(batch_table.c.unknown_fields, batch_table.c.conflicting_keys).where(
             batch_table.c.batch_id == batch_id

@@ -7,6 +7,7 @@ A decision does not pass through here: the page asks Airflow's own API to trigge
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ _HEADERS = {
 }
 
 
+# Airflow loads plugins anew in each task's process, which inherits what was made before its fork.
+@cache
 def create_app() -> FastAPI:
     """The application; every route asks for the right to see the runs of `resolve_findings`."""
     may_see = requires_access_dag("GET", DagAccessEntity.RUN, "resolve_findings")
