@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from airflow.plugins_manager import AirflowPlugin
+from pydantic import ValidationError
+
+from include.orchestration.findings_page.app import URL_PREFIX, create_app
 
 # A task's process is forked by one that has loaded the plugins, and inherits their modules.  Tasks
 # are imported here so that it need not import them anew, which takes longer than finding no work.
-from include.orchestration import documentation, tasks  # noqa: F401
-from include.orchestration.findings_page.app import URL_PREFIX, create_app
+# A setting out of range is told by the DAGs; it must not take the page away as well.
+with suppress(ValidationError):
+    from include.orchestration import documentation, tasks  # noqa: F401
 
 
 class SettlementPipelines(AirflowPlugin):

@@ -3,7 +3,8 @@
 A call has one deadline for everything, from connecting to the last byte; an answer has a byte
 limit; redirects, proxies from the environment and compressed bodies are refused; reads are tried
 again with growing waits.  Whatever goes wrong becomes a `Retriable` or a `Fatal` that names the
-Airflow connection to look at.
+Airflow connection to look at.  A call that writes is made once, and is `Ambiguous` if it ended
+without an answer after a byte of it was written.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ import httpcore
 import httpx
 import tenacity
 
-from include.providers.errors import Fatal, ProviderError, Retriable
+from include.providers.errors import Ambiguous, Fatal, ProviderError, Retriable
 from include.settings import Settings
 
 KEPT = "Nothing was landed from this call; what earlier calls landed is kept."
+NOTHING_SENT = "Nothing of this call was sent."
 WAIT_AND_SEE = (
     "Nothing to do now: the next run asks again. If it lasts, ask {provider} whether it is up, "
     "and check the address in the Airflow connection `{provider}`."
@@ -47,10 +49,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A complete answer with status 200: the exact bytes of its body, and the request's facts.
+    """An answer: the exact bytes of its body, and the request's facts.
+
+    To a read it is complete and its status 200.  To a writing call it has any status, and
+    `is_complete` is false if the body broke off, came too late or was larger than the limit:
+    `body` is then what arrived of it.  A key that a refusal repeats is not in it.
 
     `url_path` is the path and query that were asked for, without host and without any key; times
     are UTC, `requested_at` before connecting and `received_at` after the last byte.
+    `retry_after` is how many seconds a writing call was asked to wait, already bounded.
     """
 
     status: int
@@ -59,10 +66,12 @@ class Answer:
     url_path: str
     requested_at: datetime
     received_at: datetime
+    is_complete: bool = True
+    retry_after: float | None = None
 
 
 class Client:
-    """Reads from one provider, for one thread; close it, or use it in a `with` statement.
+    """Calls one provider, for one thread; close it, or use it in a `with` statement.
 
     `provider` is the source's name, which is also that of its Airflow connection.
     `secret_headers` are sent with every request and shown nowhere.  `meanings` says what a status
@@ -131,12 +140,51 @@ class Client:
         """
         return self._retrying(self._read, path, params or {})
 
+    def post(self, path: str, body: bytes, *, auth: httpx.Auth, ends_at: float) -> Answer:
+        """Write the JSON `body`, once, and hand back the answer whatever its status is.
+
+        `ends_at` is the deadline on the clock of `time.monotonic`: the first byte is not written
+        after it, even if this process was stopped in between.  Raises `Retriable` if no byte of
+        the request was written, `Ambiguous` if it was and no status came back.
+        """
+        request = self._client.build_request(
+            "POST",
+            self._base_url + path,
+            content=body,
+            headers={"Content-Type": "application/json"},
+        )
+        url_path = request.url.raw_path.decode("ascii")
+        requested_at = datetime.now(UTC)
+        try:
+            response = self._send(request, ends_at, auth)
+        except httpx.TransportError as error:
+            raise self._unwritten_or_unknown(error, url_path) from None
+        try:
+            received, is_complete = self._received(response)
+        finally:
+            response.close()
+        if not response.is_success:
+            received = self._without_secrets(received, is_complete=is_complete)
+        return Answer(
+            status=response.status_code,
+            body=received,
+            content_type=response.headers.get("content-type"),
+            url_path=url_path,
+            requested_at=requested_at,
+            received_at=datetime.now(UTC),
+            is_complete=is_complete,
+            retry_after=_retry_after(
+                response.headers.get("retry-after"), self._settings.retry_after_limit_seconds
+            ),
+        )
+
     def _read(self, path: str, params: Mapping[str, str | int]) -> Answer:
         request = self._client.build_request("GET", self._base_url + path, params=params)
         url_path = request.url.raw_path.decode("ascii")
         requested_at = datetime.now(UTC)
         try:
-            response = self._send(request)
+            ends_at = time.monotonic() + self._settings.call_deadline_seconds
+            response = self._send(request, ends_at)
             try:
                 body = self._body(response, url_path)
             finally:
@@ -153,15 +201,29 @@ class Client:
             received_at=datetime.now(UTC),
         )
 
-    def _send(self, request: httpx.Request) -> httpx.Response:
+    def _send(
+        self, request: httpx.Request, ends_at: float, auth: httpx.Auth | None = None
+    ) -> httpx.Response:
         """Send one request and read the answer's head.
 
         From here until the answer is closed the deadline runs, and
         `self._backend.call.request_started` says whether any byte of the request was written,
         which is what makes a failed writing call ambiguous.
         """
-        self._backend.call = _Call(time.monotonic() + self._settings.call_deadline_seconds)
-        return self._client.send(request, stream=True)
+        self._backend.call = _Call(ends_at)
+        return self._client.send(request, auth=auth, stream=True)
+
+    def _received(self, response: httpx.Response) -> tuple[bytes, bool]:
+        """What arrived of the body, up to the limit, and whether that is all of it."""
+        received = bytearray()
+        try:
+            for chunk in response.iter_raw():
+                received += chunk
+                if len(received) > self._settings.body_limit_bytes:
+                    return bytes(received[: self._settings.body_limit_bytes]), False
+        except httpx.TransportError:
+            return bytes(received), False
+        return bytes(received), True
 
     def _body(self, response: httpx.Response, url_path: str) -> bytes:
         if response.status_code != httpx.codes.OK:
@@ -188,21 +250,32 @@ class Client:
         return b"".join(chunks)
 
     def _unanswered(self, error: httpx.TransportError, url_path: str) -> Retriable:
-        if isinstance(error, httpx.ConnectTimeout):
-            happened = (
-                f"No connection could be made for {url_path} within "
-                f"{self._settings.call_deadline_seconds:g} s ({self._shown(str(error))})."
-            )
-        elif isinstance(error, httpx.TimeoutException):
-            happened = (
-                f"No complete answer to {url_path} came within "
-                f"{self._settings.call_deadline_seconds:g} s."
-            )
-        elif isinstance(error, httpx.ConnectError):
-            happened = f"No connection could be made for {url_path} ({self._shown(str(error))})."
-        else:
-            happened = f"The connection broke during {url_path} ({self._shown(str(error))})."
+        in_time = f"within {self._settings.call_deadline_seconds:g} s"
+        happened = self._broken_off(error, url_path, in_time)
         return self._retriable(happened, WAIT_AND_SEE.format(provider=self.provider))
+
+    def _unwritten_or_unknown(self, error: httpx.TransportError, url_path: str) -> ProviderError:
+        happened = self._broken_off(error, url_path, "before its deadline")
+        if self._backend.call.request_started:
+            return Ambiguous(
+                self.provider,
+                f"{happened} Whether {self.provider} did what it was asked is not known.",
+                "Nothing to do now: what was sent counts as in doubt until "
+                f"{self.provider} or a person has said what became of it.",
+            )
+        next_step = WAIT_AND_SEE.format(provider=self.provider)
+        return Retriable(self.provider, f"{happened} {NOTHING_SENT}", next_step)
+
+    def _broken_off(self, error: httpx.TransportError, url_path: str, in_time: str) -> str:
+        """What happened to a call that got no answer, as one sentence."""
+        shown = self._shown(str(error))
+        if isinstance(error, httpx.ConnectTimeout):
+            return f"No connection could be made for {url_path} {in_time} ({shown})."
+        if isinstance(error, httpx.TimeoutException):
+            return f"No complete answer to {url_path} came {in_time}."
+        if isinstance(error, httpx.ConnectError):
+            return f"No connection could be made for {url_path} ({shown})."
+        return f"The connection broke during {url_path} ({shown})."
 
     def _refused(self, response: httpx.Response, url_path: str) -> ProviderError:
         status = response.status_code
@@ -259,6 +332,20 @@ class Client:
                 if excerpt.endswith(secret[:length]):
                     return excerpt[:-length]
         return excerpt
+
+    def _without_secrets(self, body: bytes, *, is_complete: bool) -> bytes:
+        """The body without any of the secrets, nor the beginning of one where it was cut."""
+        for secret in self._secrets:
+            body = body.replace(secret.encode("ascii"), "…".encode())
+        if is_complete:
+            return body
+        beginnings = [
+            secret[:length].encode("ascii")
+            for secret in self._secrets
+            for length in range(len(secret) - 1, 0, -1)
+        ]
+        cut = max((one for one in beginnings if body.endswith(one)), key=len, default=b"")
+        return body.removesuffix(cut)
 
     def _shown(self, text: str) -> str:
         """`text` in one short line, without any of the secrets."""
@@ -426,14 +513,15 @@ class _DeadlineBackend(httpcore.NetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
         failure: Exception = httpcore.ConnectError(f"{host} has no address")
-        for address in _addresses(host, port, self.call.remaining(httpcore.ConnectTimeout)):
-            # A name with several addresses would otherwise get the whole time for each.
-            remaining = self.call.remaining(httpcore.ConnectTimeout)
+        addresses = _addresses(host, port, self.call.remaining(httpcore.ConnectTimeout))
+        for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
+            # Each gets its share of the time, so that one which swallows packets hides no other.
+            share = self.call.remaining(httpcore.ConnectTimeout) / left
             try:
                 stream = self._sockets.connect_tcp(
-                    address, port, remaining, local_address, socket_options
+                    address, port, share, local_address, socket_options
                 )
-            except httpcore.ConnectError as error:
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
             else:
                 return _DeadlineStream(self, stream)

@@ -86,7 +86,9 @@ def work_through(
                 "were worked on. Clear this task to try it again."
             )
             failed.append(error)
-            if isinstance(error, DBAPIError) and error.connection_invalidated:
+            if isinstance(error, DBAPIError) and (
+                error.connection_invalidated or error.statement is None
+            ):
                 # The warehouse itself is away: the others would only wait for it one by one.
                 break
     if failed:

@@ -47,6 +47,7 @@ LEFT JOIN LATERAL (
     SELECT true AS is_known
     FROM core.settlement AS core
     WHERE core.source = :source AND core.source_key = subject.source_key
+    ORDER BY core.version
     LIMIT 1
 ) AS known ON true
 WHERE versions > 1 OR is_known
@@ -315,6 +316,7 @@ def _publish_or_hold(connection: Connection, batch: Row[Any]) -> Published | str
 
 def recompute_subjects(connection: Connection, source: str, source_keys: Sequence[str]) -> None:
     """Compute anew what a subject's versions are to each other, and which of them is current."""
+    _plan_by_key(connection)
     connection.execute(text(_MAKE_SEVERAL))
     connection.execute(
         text("INSERT INTO several SELECT DISTINCT unnest(CAST(:source_keys AS text[]))"),
@@ -324,9 +326,19 @@ def recompute_subjects(connection: Connection, source: str, source_keys: Sequenc
     _report_chains(connection, source, _with_other_chains(changed))
 
 
+def _plan_by_key(connection: Connection) -> None:
+    """Let this transaction look subjects up by their key, however little is known of the table.
+
+    After a first, small load its statistics promise few subjects: reading the whole table for each
+    would seem cheap, until it has grown.
+    """
+    connection.execute(text("SET LOCAL enable_seqscan = off"))
+    connection.execute(text(f"SET LOCAL work_mem = '{_WORK_MEMORY}'"))
+
+
 def _publish_batch(connection: Connection, batch: Row[Any]) -> Published:
     this = {"batch_id": batch.batch_id, "source": batch.source}
-    connection.execute(text(f"SET LOCAL work_mem = '{_WORK_MEMORY}'"))
+    _plan_by_key(connection)
     connection.execute(text(_MAKE_SEVERAL))
     connection.execute(text(_FIND_SEVERAL), this)
     connection.execute(text("ANALYZE several"))

@@ -64,7 +64,11 @@ def read_records(
     for rows in slices.partitions(chunk):
         pages = _pages(connection, {page_id for _, page_id, _, _ in rows})
         yield [
-            StoredRecord(record_id, body and body[start : start + length], received_at)
+            StoredRecord(
+                record_id,
+                None if body is None else bytes(body[start : start + length]),
+                received_at,
+            )
             for record_id, page_id, start, length in rows
             for body, received_at in (pages.get(page_id, _NO_PAGE),)
         ]
@@ -75,7 +79,7 @@ _NO_PAGE = (None, None)
 
 def _pages(
     connection: Connection, page_ids: set[int]
-) -> Mapping[int, tuple[bytes, datetime] | tuple[None, None]]:
+) -> Mapping[int, tuple[memoryview, datetime] | tuple[None, None]]:
     """The bytes of each page and when it arrived; a page whose month was detached is not there."""
     found = connection.execute(text(_PAGES), {"page_ids": sorted(page_ids)})
-    return {page_id: (bytes(body), received_at) for page_id, body, received_at in found}
+    return {page_id: (memoryview(body), received_at) for page_id, body, received_at in found}

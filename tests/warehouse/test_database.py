@@ -120,6 +120,32 @@ def test_many_rows_are_sent_in_parts(connection: Connection) -> None:
     assert copied(connection, rows) == rows
 
 
+def test_what_stops_the_rows_is_raised_and_nothing_is_copied(connection: Connection) -> None:
+    """Be it no ordinary error, as when a task's time is up."""
+
+    class TimeIsUp(BaseException):
+        pass
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        yield (1, "first", None, None, None, None, None)
+        raise TimeIsUp
+
+    with connection.begin_nested() as savepoint:
+        with pytest.raises(TimeIsUp):
+            copy_rows(connection, COPIED, COPIED.columns.keys(), rows())
+        savepoint.rollback()
+    assert list(connection.execute(COPIED.select())) == []
+
+
+@pytest.mark.parametrize("column", [(b"bytes", "text"), (memoryview(b"x"), None), (1.5, None)])
+def test_a_column_that_has_no_exact_text_is_refused(
+    connection: Connection, column: tuple[Any, Any]
+) -> None:
+    rows = [(place, value, None, None, None, None, None) for place, value in enumerate(column)]
+    with pytest.raises(TypeError, match="COPY has no text"):
+        copy_rows(connection, COPIED, COPIED.columns.keys(), rows)
+
+
 def test_isolation_encoding_and_time_zone_are_ours(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from include.catchup.pipeline import normalize
 from include.quality.gates import check_raw, check_settlements
+from include.warehouse import publishing
 from include.warehouse.database import lock_source, transaction
 from include.warehouse.decisions import resolve
 from include.warehouse.publishing import StagedRowsMissing, publish
@@ -264,3 +265,28 @@ def test_a_batch_that_fails_keeps_no_other_back(warehouse: Any, connection: Any)
     connection.execute(text("ALTER TABLE core.settlement DROP CONSTRAINT refused"))
     assert push(warehouse.engine).published == 1
     assert violations(connection, SOURCE, ["1", "2"]) == []
+
+
+def test_a_subject_is_looked_up_by_its_key_whatever_the_statistics_say(warehouse: Any) -> None:
+    """A small first load, analysed, promises a hit within a few rows of core wherever one looks."""
+    with warehouse.owner_engine.connect() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO core.settlement (source, source_key, version, provider_order, status,"
+                " settled_at_basis, is_resettlement, is_applied, is_change, accounting_date,"
+                " record_id, batch_id) SELECT 'ticktock', 'm' || number % 10, number / 10 + 1,"
+                " number, 'open', 'provider', false, true, false, '2026-11-21', number, 1"
+                " FROM generate_series(0, 399) AS number"
+            )
+        )
+        connection.execute(text("ANALYZE core.settlement"))
+        publishing._plan_by_key(connection)
+        connection.execute(text(publishing._MAKE_SEVERAL))
+        for statement in (
+            publishing._FIND_SEVERAL,
+            publishing._INSERT_FURTHER_VERSIONS,
+            publishing._RECOMPUTE,
+        ):
+            this = {"source": SOURCE.name, "batch_id": 1}
+            plan = connection.scalars(text(f"EXPLAIN {statement}"), this).all()
+            assert not [line for line in plan if "Seq Scan on settlement" in line], plan
