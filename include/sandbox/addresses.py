@@ -5,5 +5,8 @@ from __future__ import annotations
 TICKTOCK_PATH = "/cs2/v1"
 TICKTOCK_KEY = "sandbox-ticktock-key"
 TICKTOCK_KEY_WITHOUT_SCOPE = "sandbox-ticktock-key-without-scope"
+WALLET_PATH = "/wallet"
+WALLET_KEY = "sandbox-wallet-key"
+WALLET_SECRET = "sandbox-wallet-secret"
 ALERTS_PATH = "/alerts"
 CONTROL_PATH = "/sandbox"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Body, FastAPI, HTTPException
+from fastapi import APIRouter, Body, FastAPI, HTTPException, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from include.sandbox.addresses import CONTROL_PATH
@@ -16,13 +16,17 @@ from include.sandbox.alerts import AlertBox, alert_routes
 from include.sandbox.broken_wires import BROKEN_WIRES
 from include.sandbox.calls import Observer
 from include.sandbox.faults import FaultOrder, FaultQueue
+from include.sandbox.odd_items import ODD_ITEMS
 from include.sandbox.odd_pages import ODD_PAGES
 from include.sandbox.odd_values import ODD_VALUES
 from include.sandbox.oversized_answers import OVERSIZED_ANSWERS
 from include.sandbox.slow_wires import SLOW_WIRES
 from include.sandbox.spoiled_answers import SPOILED_ANSWERS
+from include.sandbox.spoiling import json_answer
 from include.sandbox.ticktock import Ticktock, UnknownCursor, ticktock_routes
+from include.sandbox.wallet import Wallet, wallet_routes
 
+# For every call; those behind them are for calls that send items to be executed.
 FAULTS = {
     fault.__name__: fault
     for fault in (
@@ -34,6 +38,10 @@ FAULTS = {
         *BROKEN_WIRES,
     )
 }
+ITEM_FAULTS = {fault.__name__: fault for fault in ODD_ITEMS}
+
+
+_Position = Annotated[int, Query(ge=0)]
 
 
 class Entries(BaseModel):
@@ -54,20 +62,23 @@ class EntryIndexes(BaseModel):
 
 def create_app(seed: int, entries: int) -> FastAPI:
     """A sandbox of its own, its logs `entries` long; what it makes up follows from the seed."""
-    queue = FaultQueue(FAULTS)
+    queue = FaultQueue(FAULTS | ITEM_FAULTS)
     observer = Observer(queue)
     ticktock = Ticktock(seed, entries)
+    wallet = Wallet(seed)
     alerts = AlertBox()
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(ticktock_routes(ticktock, observer))
+    app.include_router(wallet_routes(wallet, observer))
     app.include_router(alert_routes(alerts, observer))
-    app.include_router(_common_controls(queue, observer, alerts, ticktock))
+    app.include_router(_common_controls(queue, observer, alerts, (ticktock, wallet)))
     app.include_router(_ticktock_controls(ticktock))
+    app.include_router(_wallet_controls(wallet))
     return app
 
 
 def _common_controls(
-    queue: FaultQueue, observer: Observer, alerts: AlertBox, ticktock: Ticktock
+    queue: FaultQueue, observer: Observer, alerts: AlertBox, systems: Iterable[Ticktock | Wallet]
 ) -> APIRouter:
     router = APIRouter(prefix=CONTROL_PATH)
 
@@ -76,7 +87,8 @@ def _common_controls(
         queue.clear()
         observer.clear()
         alerts.clear()
-        ticktock.reset()
+        for system in systems:
+            system.reset()
         return {}
 
     @router.post("/faults")
@@ -125,6 +137,41 @@ def _ticktock_controls(ticktock: Ticktock) -> APIRouter:
     async def ledger(up_to_id: str | None = None) -> dict[str, Any]:
         with _refusals():
             return dict(msgspec.to_builtins(await ticktock.ledger(up_to_id)))
+
+    return router
+
+
+def _wallet_controls(wallet: Wallet) -> APIRouter:
+    router = APIRouter(prefix=CONTROL_PATH)
+
+    @router.post("/wallet/configure")
+    async def configure(changes: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
+        with _refusals():
+            wallet.configure(changes)
+        return wallet.settings.model_dump(mode="json", exclude={"signing_secret"})
+
+    @router.get("/ledger/wallet")
+    async def ledger() -> dict[str, Any]:
+        return wallet.ledger()
+
+    @router.get("/wallet/requests")
+    async def requests(
+        after: _Position = 0, limit: _Position = 1000, with_texts: bool = False
+    ) -> Response:
+        return json_answer(wallet.arrivals.report(after, limit, with_texts))
+
+    @router.get("/wallet/credits")
+    async def credits_of_all(after: _Position = 0, limit: _Position = 1000) -> Response:
+        return json_answer(wallet.book.credits(after, limit))
+
+    @router.post("/wallet/transactions")
+    async def transactions(transaction_ids: list[str]) -> Response:
+        shown = wallet.book.transactions(transaction_ids)
+        return json_answer([transaction.report() for transaction in shown])
+
+    @router.get("/wallet/balances")
+    async def balances(player: str | None = None) -> Response:
+        return json_answer(wallet.book.balances(player))
 
     return router
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlencode
 
 import msgspec
@@ -17,11 +17,29 @@ from fastapi.exception_handlers import (
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from include.sandbox.faults import Exchange, FaultQueue, PageShape
 from include.sandbox.wire import WireResponse
 
 RECENT_CALLS = 200
+_EXECUTED_ITEMS = "sandbox.executed_items"
+
+
+def executed_items(request: Request) -> int | None:
+    """How many items of a call are to be executed, the first ones; None: all, 0: only rehearse."""
+    items: int | None = request.scope.get(_EXECUTED_ITEMS)
+    return items
+
+
+class Witness(Protocol):
+    """Who sees each call of a provider when it comes, before a fault can, and how it went out."""
+
+    async def arrived(self, request: Request) -> None:
+        """A request has come; ClientDisconnect if it never came whole."""
+
+    def answered(self, request: Request, status: int | None, fault: str | None) -> None:
+        """It was answered with this status, None if the connection was broken instead."""
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -73,15 +91,17 @@ class Observer:
             "recent": msgspec.to_builtins(list(self._recent)),
         }
 
-    def route_class(self, provider: str, page_shape: PageShape | None = None) -> type[APIRoute]:
+    def route_class(
+        self, provider: str, page_shape: PageShape | None = None, witness: Witness | None = None
+    ) -> type[APIRoute]:
         """The class of routes whose calls are this provider's, each called by its route's name."""
         observer = self
 
         class ObservedRoute(APIRoute):
             def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-                return observer._observed(
-                    super().get_route_handler(), provider, self.name, page_shape
-                )
+                handler = super().get_route_handler()
+                observed = observer._observed(handler, provider, self.name, page_shape)
+                return observed if witness is None else _witnessed(observed, witness)
 
         return ObservedRoute
 
@@ -102,15 +122,25 @@ class Observer:
                     answers.append(await _answer_of(handler, request))
                 return answers[0]
 
+            async def answer_executing(items: int) -> Response:
+                request.scope[_EXECUTED_ITEMS] = items
+                try:
+                    return await _answer_of(handler, request)
+                finally:
+                    del request.scope[_EXECUTED_ITEMS]
+
             async def answer_to(changes: dict[str, str | None]) -> Response:
                 return await _answer_of(handler, _asking(request, changes))
 
             previous = self._last_answers.get((provider, call))
-            exchange = Exchange(answer, answer_to, request.query_params, previous, page_shape)
+            exchange = Exchange(
+                answer, answer_executing, answer_to, request.query_params, previous, page_shape
+            )
             fault, response = await self._faults.spoil(provider, call, exchange)
             if answers:
                 self._last_answers[provider, call] = answers[0]
             self._record(provider, call, request, response, fault)
+            request.state.fault = fault
             return response
 
         return handle
@@ -118,7 +148,7 @@ class Observer:
     def _record(
         self, provider: str, call: str, request: Request, response: Response, fault: str | None
     ) -> None:
-        status = None if isinstance(response, WireResponse) else response.status_code
+        status = _status(response)
         self._counts[f"{provider}.{call}", str(status or "broken")] += 1
         self._recent.append(
             Call(
@@ -132,6 +162,27 @@ class Observer:
                 fault=fault,
             )
         )
+
+
+def _witnessed(
+    handler: Callable[[Request], Coroutine[Any, Any, Response]], witness: Witness
+) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    async def handle(request: Request) -> Response:
+        try:
+            await witness.arrived(request)
+        except ClientDisconnect:
+            # Nobody is there to read it.
+            return Response()
+        response = await handler(request)
+        witness.answered(request, _status(response), request.state.fault)
+        return response
+
+    return handle
+
+
+def _status(response: Response) -> int | None:
+    """The status of an answer; None if it breaks the connection."""
+    return None if isinstance(response, WireResponse) else response.status_code
 
 
 def _asking(request: Request, changes: dict[str, str | None]) -> Request:

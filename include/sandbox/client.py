@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 
-from include.sandbox.addresses import ALERTS_PATH, CONTROL_PATH, TICKTOCK_PATH
+from include.sandbox.addresses import ALERTS_PATH, CONTROL_PATH, TICKTOCK_PATH, WALLET_PATH
 
 # A ledger of ten million entries is computed while the client waits.
 _DEADLINE_SECONDS = 600.0
+_TRANSACTIONS_A_PAGE = 10_000
 
 
 class Sandbox:
@@ -42,6 +44,11 @@ class Sandbox:
         return self.base_url + TICKTOCK_PATH
 
     @property
+    def wallet_url(self) -> str:
+        """The base URL of the Airflow connection `wallet`."""
+        return self.base_url + WALLET_PATH
+
+    @property
     def alerts_url(self) -> str:
         """The URL of the Airflow connection `alerts`."""
         return self.base_url + ALERTS_PATH
@@ -51,7 +58,7 @@ class Sandbox:
         self._http.close()
 
     def reset(self) -> None:
-        """Back to the start: settings, faults, calls, alerts, rate limits."""
+        """Back to the start: settings, faults, calls, alerts, rate limits, books."""
         self._ask("POST", "reset", json={})
 
     def configure(self, provider: str, **changes: Any) -> dict[str, Any]:
@@ -74,9 +81,15 @@ class Sandbox:
         call: str | None = None,
         times: int | None = 1,
         after_calls: int = 0,
+        executed: bool | None = None,
+        executed_items: int | None = None,
         **parameters: Any,
     ) -> None:
-        """Orders a fault for the next `times` calls (None: until reset) after `after_calls`."""
+        """Orders a fault for the next `times` calls (None: until reset) after `after_calls`.
+
+        `executed` says whether the call is carried out before it is spoiled, and `executed_items`
+        how many of its first items are; with neither it is as the fault itself says.
+        """
         order = {
             "provider": provider,
             "call": call,
@@ -84,6 +97,8 @@ class Sandbox:
             "parameters": parameters,
             "times": times,
             "after_calls": after_calls,
+            "executed": executed,
+            "executed_items": executed_items,
         }
         self._ask("POST", "faults", json=order)
 
@@ -99,6 +114,40 @@ class Sandbox:
         """The truth about what is visible now, up to an entry if its id is given."""
         query = {} if up_to_id is None else {"up_to_id": up_to_id}
         return dict(self._ask("GET", f"ledger/{provider}", params=query))
+
+    def wallet_requests(
+        self, after: int = 0, limit: int = 1000, *, with_texts: bool = False
+    ) -> list[dict[str, Any]]:
+        """What arrived at the wallet behind request number `after`, oldest first.
+
+        `item_texts` are then the exact texts of the items, None if the body held no list of them.
+        """
+        query = {"after": after, "limit": limit, "with_texts": with_texts}
+        return list(self._ask("GET", "wallet/requests", params=query))
+
+    def wallet_credits(self) -> Iterator[tuple[str, int]]:
+        """How often each transaction was credited that the wallet ever executed, first come first.
+
+        One that was only refused was credited 0 times. A million take some seconds.
+        """
+        after = 0
+        while page := self._ask(
+            "GET", "wallet/credits", params={"after": after, "limit": _TRANSACTIONS_A_PAGE}
+        ):
+            yield from page.items()
+            after += len(page)
+
+    def wallet_transactions(self, transaction_ids: Iterable[str]) -> list[dict[str, Any]]:
+        """Those of these transactions that the wallet ever executed, each with all its outcomes.
+
+        `credits`, `credited_amount`, and `outcomes`: each a `request` number and the `code`.
+        """
+        return list(self._ask("POST", "wallet/transactions", json=list(transaction_ids)))
+
+    def wallet_balances(self, player: str | None = None) -> dict[str, dict[str, int]]:
+        """Balances by currency and player, scaled by 100 000; of one player if given."""
+        query = {} if player is None else {"player": player}
+        return dict(self._ask("GET", "wallet/balances", params=query))
 
     def alerts(self) -> dict[str, Any]:
         """`received`, counts `by_key`, and the last `alerts`, oldest first."""

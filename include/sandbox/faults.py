@@ -9,30 +9,31 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from fastapi import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 @dataclass(frozen=True)
 class PageShape:
     """How a provider's page holds its records, so that a fault can spoil one of them.
 
-    `records` takes them out of a decoded body and `envelope` puts them into a new one that counts
-    so many; `id_field` and `word_field` name a record's id and a field that holds one of a fixed
-    set of words; `contradict` gives a record's fields another content under the same id.
-    `cursor_parameter` and `limit_parameter` name those of the query that ask for a page.
+    `records` takes them out of a decoded body (None: it is no page) and `envelope` puts them into a
+    new one that counts so many; `id_field` and `word_field` name a record's id and a field that
+    holds one of a fixed set of words; `contradict` gives a record's fields another content under
+    the same id. `cursor_parameter` and `limit_parameter` name those of the query that ask for a
+    page, where it is asked for by a query.
     """
 
-    records: Callable[[dict[str, Any]], list[dict[str, Any]]]
+    records: Callable[[dict[str, Any]], list[dict[str, Any]] | None]
     envelope: Callable[[list[dict[str, Any]], int], dict[str, Any]]
     id_field: str
     word_field: str
     contradict: Callable[[dict[str, Any]], dict[str, Any]]
-    cursor_parameter: str
-    limit_parameter: str
+    cursor_parameter: str | None = None
+    limit_parameter: str | None = None
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,14 @@ class Exchange:
     """One call while it is answered.
 
     `answer` runs the call and gives its sound answer; a fault that does not call it keeps the
-    call from being executed. `answer_to` runs it with parameters of the `query` changed (None:
-    left out). `previous_answer` is what the same call was answered last time.
+    call from being executed. `answer_executing` gives the same answer with only the first so many
+    items of the call executed, none of them if 0. `answer_to` runs it with parameters of the
+    `query` changed (None: left out). `previous_answer` is what the same call was answered last
+    time.
     """
 
     answer: Callable[[], Awaitable[Response]]
+    answer_executing: Callable[[int], Awaitable[Response]]
     answer_to: Callable[[dict[str, str | None]], Awaitable[Response]]
     query: Mapping[str, str]
     previous_answer: Response | None
@@ -59,7 +63,8 @@ class FaultOrder(BaseModel):
     """An order for a fault.
 
     It applies to `call` of `provider` (every call of it if None), after `after_calls` sound ones,
-    to the next `times` calls (None: until reset).
+    to the next `times` calls (None: until reset). Whether the call is executed before it is spoiled
+    is as the fault says, or as `executed` does; or its first `executed_items` alone are.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -70,6 +75,14 @@ class FaultOrder(BaseModel):
     parameters: dict[str, Any] = Field(default_factory=dict)
     times: int | None = Field(default=1, ge=1)
     after_calls: int = Field(default=0, ge=0)
+    executed: bool | None = None
+    executed_items: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _executes_in_one_way(self) -> Self:
+        if self.executed is not None and self.executed_items is not None:
+            raise ValueError("either executed or executed_items")
+        return self
 
     def concerns(self, provider: str, call: str) -> bool:
         """Whether this order is for that call."""
@@ -114,11 +127,25 @@ class FaultQueue:
             order.after_calls -= 1
             return None, await exchange.answer()
         self._take(order)
-        answer = await self._faults[order.kind](exchange, **order.parameters)
+        answer = await self._spoiled(order, exchange)
         if answer is None:
             self._give_back(order)
             return None, await exchange.answer()
         return order.kind, answer
+
+    async def _spoiled(self, order: FaultOrder, exchange: Exchange) -> Response | None:
+        fault = self._faults[order.kind]
+        if order.executed:
+            await exchange.answer()
+        items = 0 if order.executed is False else order.executed_items
+        if items is None:
+            return await fault(exchange, **order.parameters)
+        # Rehearsed until it is known that there is something to spoil: else it is executed whole.
+        rehearsed = replace(exchange, answer=lambda: exchange.answer_executing(0))
+        answer = await fault(rehearsed, **order.parameters)
+        if answer is not None and items:
+            await exchange.answer_executing(items)
+        return answer
 
     def _take(self, order: FaultOrder) -> None:
         # Before anything is awaited: two calls at once must not both use an order for one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from http.client import responses
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ from include.sandbox.spoiling import Record, json_answer, with_record, with_reco
 
 async def status(exchange: Exchange, *, status: int, retry_after: str | None = None) -> Response:
     """Refuses the call, unexecuted, with this status; `retry_after` is sent as given."""
-    phrase = HTTPStatus(status).phrase
+    phrase = responses.get(status, "Unknown")
     headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
     if status in (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE):
         # These come from what stands before the application, and it does not speak JSON.

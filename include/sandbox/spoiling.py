@@ -42,7 +42,8 @@ async def with_records(
     shape = exchange.page_shape
     if shape is None or answer.status_code != HTTPStatus.OK:
         return None
-    records = spoil(shape.records(msgspec.json.decode(answer.body)), shape)
+    sound = shape.records(msgspec.json.decode(answer.body))
+    records = None if sound is None else spoil(sound, shape)
     if records is None:
         return None
     return json_answer(shape.envelope(records, len(records) + miscounted_by))

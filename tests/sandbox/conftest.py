@@ -8,6 +8,7 @@ import pytest
 
 from include.sandbox.addresses import TICKTOCK_KEY
 from include.sandbox.client import Sandbox
+from tests.sandbox.paying import Payer
 
 Walk = Callable[..., list[dict[str, Any]]]
 
@@ -46,3 +47,9 @@ def walk(ticktock: httpx.Client) -> Walk:
             since_id = page[-1]["id"]
 
     return all_entries
+
+
+@pytest.fixture
+def payer(sandbox: Sandbox, http: httpx.Client) -> Payer:
+    """A caller of the wallet."""
+    return Payer(sandbox, http)
