@@ -6,7 +6,8 @@ import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from itertools import chain, islice
 from types import NoneType
 from typing import Any, Literal
@@ -25,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import BYTEA, TIMESTAMP
 
-Role = Literal["loader", "resolver"]
+Role = Literal["loader", "resolver", "wallet_writer", "importer", "sender"]
 
 # A worker that is frozen, or whose machine has vanished, must not hold a source's lock for ever:
 # the server ends its transaction, and what it had not committed is the next run's.
@@ -41,6 +42,7 @@ _OPTIONS = " ".join(
 )
 _COPY_ROWS = 1000
 _NULL = "\\N"
+_WRITTEN_AS_THEY_ARE = {bool, int, Decimal, date, datetime}
 _SPECIAL = re.compile(r"[\\\t\n\r]")
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
@@ -132,13 +134,13 @@ class _CopySource:
 
     def __init__(self, pieces: Iterator[str] | Iterator[bytes]) -> None:
         self._pieces = pieces
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     def read(self, _size: int) -> str | bytes:
         try:
             return next(self._pieces, b"")
-        except Exception as error:
-            # The driver only says that reading failed, not why.
+        except BaseException as error:
+            # The driver only says that reading failed, not why; a task's time-out must stay one.
             self.error = error
             raise
 
@@ -171,6 +173,8 @@ def _encode_column(values: tuple[Any, ...]) -> Iterable[str]:
     if kinds == {datetime} and {value.tzinfo for value in values} == {UTC}:
         # Some eight times as fast as asking each time for its text.
         return msgspec.json.encode(values).decode()[2:-2].split('","')
+    if not kinds <= _WRITTEN_AS_THEY_ARE:
+        raise TypeError(f"COPY has no text for a column of {sorted(map(str, kinds))}.")
     return map(str, values)
 
 
