@@ -9,6 +9,10 @@ Three things can go wrong without a word, so each is looked for:
   reading walks forward with a cursor of its own, so it cannot hold up the first, nor itself.
 - **A page that does not advance.**  It stops the task; nothing is asked in a circle.
 
+A provider may also forget an entry, and then refuse the cursor that names it, for ever.  Two calls
+for a single entry, without the cursor and with it, tell that from a wrong address, key or page
+limit: the feed then stops with a finding, for only a person knows where it may go on.
+
 The position is what `ops.cursor` stores: `since_id` is where reading goes on, `reread_since_id`
 where the second reading does, `anchors` are entries that were the newest at a time, and `started`
 tells where the very first call began.
@@ -22,8 +26,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
+import httpx
 from sqlalchemy import Row
 
 from include.providers.errors import Fatal, PageUndecodable, ProviderError
@@ -37,6 +43,8 @@ _log = logging.getLogger(__name__)
 
 # One anchor a minute is as fine as the overlap needs to be.
 _ANCHOR_SPACING = timedelta(seconds=60)
+# How a provider may say that it does not know the entry which a cursor names.
+_MAY_REFUSE_CURSOR = {400, 404, 410, 422}
 # Ids may be shared with other tenants and tables; no log goes on by so many between two entries.
 _LONGEST_LEAP = 10**12
 
@@ -55,7 +63,9 @@ class Log:
 
 
 class PageStopped(Exception):
-    """A page could not be decoded; it is stored, a finding is open, and the feed waits there."""
+    """A page could not be decoded (it is stored), or not be asked for since its cursor is refused;
+    a finding is open, and the feed waits there.
+    """
 
 
 @dataclass(frozen=True)
@@ -102,8 +112,9 @@ class Budget:
 def read_log(log: Log, client: Client, landing: Landing, settings: Settings) -> LogRead:
     """Land what the log holds beyond the cursor, then what may have become visible behind it.
 
-    Raises `ProviderError` as the client does, `PageStopped` for an undecodable page, and `Fatal`
-    for a provider that walks in circles; what was committed before stays landed.
+    Raises `ProviderError` as the client does, `PageStopped` for an undecodable page or a refused
+    cursor, and `Fatal` for a provider that walks in circles; what was committed before stays
+    landed.
     """
     cursor = landing.read_cursor()
     if cursor.stopped_by_finding_id is not None:
@@ -233,27 +244,79 @@ class _Reader:
         if fetched.is_full and newest is None:
             reason = "no entry of the full page has an id to go on from"
             raise self._stopped(self._pages.pop(), reason, since_id)
-        if newest is not None and _leaps(newest, fetched, since_id):
+        # A first cursor of the settings may be any number.
+        before = None if self._cursor.position.get("since_id") is None else since_id
+        if newest is not None and _leaps(newest, fetched, before):
             reason = (
-                f"entry {newest.entry_id} of {newest.created_at} lies so far beyond all others "
-                "that, as the cursor, it would hide whatever comes before it"
+                f"entry {newest.entry_id} of {newest.created_at} lies so far beyond others that, "
+                "as the cursor, it would hide whatever comes before it"
             )
-            raise self._stopped(self._pages.pop(), reason, since_id)
+            raise self._stopped(self._pages.pop(), reason, since_id, is_leap=True)
         return fetched
 
     def _fetch(self, since_id: str | None, limit: int, budget: Budget) -> _Fetched:
-        answer = self._log.fetch(self._client, since_id, limit)
+        answer = self._ask(since_id, limit)
         budget.spend(answer.body)
         try:
             page = self._log.read_page(answer.body)
         except PageUndecodable as error:
-            raise self._stopped(_arrived(answer, None), error.reason, since_id) from error
+            # A page asked for only to compare stops the feed where it stands.
+            stands_at = since_id if since_id in self._standing else self._position["since_id"]
+            raise self._stopped(_arrived(answer, None), error.reason, stands_at) from error
         self._pages.append(_arrived(answer, page))
         return _Fetched(self._pages[-1], page.entries, is_full=len(page.entries) >= limit)
 
-    def _stopped(self, page: ArrivedPage, reason: str, since_id: str | None) -> PageStopped:
+    def _ask(self, since_id: str | None, limit: int) -> Answer:
+        try:
+            return self._log.fetch(self._client, since_id, limit)
+        except Fatal as refusal:
+            if since_id is None or not self._is_of_cursor(refusal, since_id):
+                raise
+            raise self._stopped_at_cursor(since_id, refusal) from refusal
+
+    def _is_of_cursor(self, refusal: Fatal, since_id: str) -> bool:
+        """Whether the provider refuses this cursor, and neither the rest of the call nor just once.
+
+        A first cursor comes from the settings and is corrected there; an entry that is asked with
+        only to compare pages is not where the feed stands.
+        """
+        is_first = self._cursor.position.get("since_id") is None
+        is_setting = is_first and since_id == self._log.first_cursor(self._settings)
+        return (
+            refusal.status in _MAY_REFUSE_CURSOR
+            and since_id in self._standing
+            and not is_setting
+            and self._status_for_one(None) == httpx.codes.OK
+            and self._status_for_one(since_id) in _MAY_REFUSE_CURSOR
+        )
+
+    @property
+    def _standing(self) -> tuple[str | None, str | None]:
+        """Where the feed stands, and its second reading."""
+        return self._position["since_id"], self._position.get("reread_since_id")
+
+    def _status_for_one(self, since_id: str | None) -> int | None:
+        """The status with which a call for a single entry ends; None if no answer came."""
+        try:
+            return self._log.fetch(self._client, since_id, 1).status
+        except ProviderError as error:
+            return error.status
+
+    def _stopped_at_cursor(self, since_id: str, refusal: Fatal) -> PageStopped:
         self.commit()
-        finding_id = self._landing.stop(page, reason, since_id)
+        finding_id = self._landing.stop_at_cursor(since_id, refusal.status, refusal.happened)
+        return PageStopped(
+            f"{self._client.provider} refuses to read on after entry {since_id} "
+            f"({refusal.status}), though it answers without a cursor. Everything before it is "
+            f"landed, and the feed waits. Decide on finding {finding_id} with the DAG "
+            "resolve_findings."
+        )
+
+    def _stopped(
+        self, page: ArrivedPage, reason: str, since_id: str | None, *, is_leap: bool = False
+    ) -> PageStopped:
+        self.commit()
+        finding_id = self._landing.stop(page, reason, since_id, is_leap=is_leap)
         return PageStopped(
             f"A page cannot be decoded: {reason}. Its bytes are kept, everything before it is "
             f"landed, and the feed waits. Decide on finding {finding_id} with the DAG "
@@ -404,14 +467,13 @@ def _arrived(answer: Answer, page: Page | None) -> ArrivedPage:
 
 
 def _leaps(newest: PageEntry, fetched: _Fetched, since_id: str | None) -> bool:
-    """Whether the newest entry is farther ahead than a log can have gone on.
+    """Whether an entry is farther ahead of the one before it than a log can have gone on.
 
-    By number if there are numbers to compare it with, else by time.
+    By number if there are numbers to compare, else by the newest entry's time.
     """
-    others = [e.entry_id for e in fetched.entries if e.entry_id not in (None, newest.entry_id)]
-    numbers = [int(one) for one in (*others, since_id, newest.entry_id) if one and one.isdecimal()]
-    if len(numbers) > 1 and len(numbers) == len(others) + (since_id is not None) + 1:
-        return numbers[-1] - max(numbers[:-1]) > _LONGEST_LEAP
+    ids = {one for one in (since_id, *(e.entry_id for e in fetched.entries)) if one is not None}
+    if len(ids) > 1 and all(one.isdecimal() for one in ids):
+        return any(b - a > _LONGEST_LEAP for a, b in pairwise(sorted(map(int, ids))))
     told_at = newest.created_at
     return told_at is not None and told_at > fetched.arrived.received_at + timedelta(days=1)
 

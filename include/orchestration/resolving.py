@@ -76,8 +76,8 @@ def form_fields() -> dict[str, Param]:
         ),
         "continue_from": _optional_text(
             "Continue from",
-            "Only for skip_page and for try_again of a gap: the provider's id of the entry after "
-            "which reading goes on.",
+            "Only for skip_page, move_cursor (which needs it) and try_again of a gap: the "
+            "provider's id of the entry after which reading goes on.",
         ),
     }
 

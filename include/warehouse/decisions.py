@@ -98,8 +98,8 @@ def resolve(
 ) -> Resolution:
     """Carry out `decision_name` on an open finding, record it and close the finding.
 
-    `parameters` may hold `record_id` (choose_version) and `continue_from` (skip_page, and
-    try_again of a gap).  Raises `DecisionRefused` if the finding is not open, its kind does not
+    `parameters` may hold `record_id` (choose_version) and `continue_from` (skip_page, move_cursor,
+    and try_again of a gap).  Raises `DecisionRefused` if the finding is not open, its kind does not
     know the decision, or what it is about has moved on.
     """
     if not reason.strip() or not decided_by.strip():
@@ -177,7 +177,7 @@ def _acknowledge(connection: Connection, asked: Row[Any], answer: _Answer) -> _C
     return _Change({}, {})
 
 
-# --- undecodable_page ---------------------------------------------------------------------------
+# --- undecodable_page, cursor_refused -----------------------------------------------------------
 
 _ID = re.compile(rb'"id"\s*:\s*(?:"([^"\\]+)"|(\d+))')
 
@@ -192,54 +192,108 @@ def _ask_page_again(connection: Connection, asked: Row[Any], answer: _Answer) ->
 def _skip_page(connection: Connection, asked: Row[Any], answer: _Answer) -> _Change:
     stopped = _stopped_cursor(connection, asked)
     asked_after = asked.detail["since_id"]
-    target = answer.text("continue_from") or _last_readable_id(connection, asked)
+    named = answer.text("continue_from")
+    if named is None and asked.detail.get("is_leap"):
+        raise DecisionRefused(
+            "To go on after the page's last entry would hide all that comes before that one.",
+            "Give in `continue_from` the id of the last entry before the leap.",
+        )
+    target = named or _last_readable_id(connection, asked)
     if asked_after is not None and (target == asked_after or is_behind(target, asked_after)):
         raise DecisionRefused(
             f"Entry {target} is not behind the page, which begins after entry {asked_after}.",
             "Give in `continue_from` the id of the entry after which reading is to go on.",
         )
-    skipped = Gap(
-        range_after=stopped.position.get("reread_since_id", asked_after),
-        range_before=target,
-        reason=f"the page after entry {asked_after or 'none'} could not be decoded and was "
-        f"skipped by a decision on finding {asked.finding_id}; it may have held entries up to and "
-        "including the last one named.",
+    return _go_on_after(
+        connection,
+        stopped,
+        asked_after,
+        target,
+        f"the page after entry {asked_after or 'none'} could not be decoded and was skipped by a "
+        f"decision on finding {asked.finding_id}; it may have held entries up to and including the "
+        "last one named.",
     )
+
+
+def _go_on_after_another(connection: Connection, asked: Row[Any], answer: _Answer) -> _Change:
+    stopped = _stopped_cursor(connection, asked)
+    refused = asked.detail["since_id"]
+    target = answer.text("continue_from")
+    if target is None or target == refused:
+        raise DecisionRefused(
+            f"{'No entry' if target is None else f'Entry {target}'} was named to go on after; the "
+            f"provider refuses to read on after {refused}.",
+            "Give in `continue_from` the id of another entry that the provider still knows.",
+        )
+    head = stopped.position.get("since_id")
+    if refused != head and head is not None and is_behind(head, target):
+        raise DecisionRefused(
+            f"It is the second reading that is refused, and entry {target} lies ahead of the "
+            f"first, which stands at {head}.",
+            "Give in `continue_from` an entry between the two.",
+        )
+    return _go_on_after(
+        connection,
+        stopped,
+        refused,
+        target,
+        f"the provider refused to read on after entry {refused}, and by a decision on finding "
+        f"{asked.finding_id} reading went on after the last one named; up to and including that "
+        "one, what had not been read before, or not a second time, may be missing.",
+    )
+
+
+def _go_on_after(
+    connection: Connection, stopped: Row[Any], asked_after: str | None, target: str, reason: str
+) -> _Change:
+    """Have the stopped feed go on after `target`; what is not read for that becomes a gap."""
+    position = _position_after(stopped.position, asked_after, target)
+    left_out = Gap(stopped.position.get("reread_since_id", asked_after), target, reason)
+    if target == left_out.range_after or is_behind(target, left_out.range_after or ""):
+        # It goes back: all from there on is read again, and nothing is left out.
+        return _move_cursor(connection, stopped, position)
     gap_id = connection.execute(
         insert(gap)
         .values(
             source=stopped.source,
             feed=stopped.feed,
-            range_after=skipped.range_after,
-            range_before=skipped.range_before,
-            reason=skipped.reason,
+            range_after=left_out.range_after,
+            range_before=left_out.range_before,
+            reason=left_out.reason,
         )
         .returning(gap.c.gap_id)
     ).scalar_one()
-    open_gap_finding(connection, stopped.source, stopped.feed, gap_id, skipped)
+    open_gap_finding(connection, stopped.source, stopped.feed, gap_id, left_out)
     return _move_cursor(
-        connection,
-        stopped,
-        _position_after_skip(stopped.position, asked_after, target),
-        {"gap": _as_json(connection, gap, gap.c.gap_id == gap_id)},
+        connection, stopped, position, {"gap": _as_json(connection, gap, gap.c.gap_id == gap_id)}
     )
 
 
-def _position_after_skip(
+def _position_after(
     position: dict[str, Any], asked_after: str | None, target: str
 ) -> dict[str, Any]:
-    """Where reading goes on.  The second reading would meet the same page, so it goes on there too;
-    what it did not read a second time is part of the gap.
+    """Where reading goes on.  The second reading would be stopped there as well, so it goes on
+    after `target` too; what it did not read a second time is part of the gap.
     """
     if asked_after == position.get("since_id"):
         return {**position, "since_id": target, "reread_since_id": target, "anchors": []}
     if asked_after == position.get("reread_since_id"):
-        return {**position, "reread_since_id": target}
+        anchors = _anchors_ahead(position.get("anchors", []), target)
+        return {**position, "reread_since_id": target, "anchors": anchors}
     raise DecisionRefused(
-        f"The feed does not stand before the page any more: it reads on after "
-        f"{position.get('since_id')}.",
+        f"The feed does not stand there any more: it reads on after {position.get('since_id')}.",
         "Decide try_again.",
     )
+
+
+def _anchors_ahead(anchors: list[dict[str, Any]], target: str) -> list[dict[str, Any]]:
+    """The anchors that a second reading from `target` still comes to."""
+    behind = [
+        number
+        for number, anchor in enumerate(anchors, start=1)
+        if anchor["entry_id"] == target or is_behind(anchor["entry_id"], target)
+    ]
+    return anchors[max(behind, default=0) :]
 
 
 def _stopped_cursor(connection: Connection, asked: Row[Any]) -> Row[Any]:
@@ -589,6 +643,8 @@ _Decide = Callable[[Connection, Row[Any], _Answer], _Change]
 _DECISIONS: dict[tuple[str, str], _Decide] = {
     ("undecodable_page", "try_again"): _ask_page_again,
     ("undecodable_page", "skip_page"): _skip_page,
+    ("cursor_refused", "try_again"): _ask_page_again,
+    ("cursor_refused", "move_cursor"): _go_on_after_another,
     ("batch_held", "release_batch"): _release_batch,
     ("batch_held", "try_again"): _try_batch_again,
     ("batch_held", "discard"): _discard_batch,

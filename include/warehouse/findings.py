@@ -37,6 +37,15 @@ KINDS: dict[str, Kind] = {
             "recorded.",
         },
     ),
+    "cursor_refused": Kind(
+        "critical",
+        {
+            "try_again": "The feed asks with the same cursor again in its next run.",
+            "move_cursor": "The feed goes on after the entry named in `continue_from`, which must "
+            "be given: an earlier entry that the provider still knows, or else a later one; what "
+            "is then not read is recorded as a gap.",
+        },
+    ),
     "batch_held": Kind(
         "critical",
         {

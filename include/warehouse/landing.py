@@ -157,21 +157,19 @@ class Landing:
                 self._record_gap(connection, gap)
         return moved
 
-    def stop(self, page: ArrivedPage, reason: str, since_id: str | None) -> int:
+    def stop(
+        self, page: ArrivedPage, reason: str, since_id: str | None, *, is_leap: bool = False
+    ) -> int:
         """Keep a page that cannot be decoded and stop the feed there; returns the finding.
 
+        If it `is_leap`, its last entry is no place to go on from: a person has to name one.
         `since_id` is the cursor that was asked with: the feed's own, or that of a second reading.
         A feed that another run has stopped meanwhile goes on waiting for that finding alone.
         """
         with self._writing() as connection:
             (page_id,) = self._store_pages(connection, self.batch_id, [page], reason)
             _count(connection, self.batch_id, {"pages_received": 1, "pages_stored": 1})
-            stopped_by = connection.scalar(
-                select(cursor_table.c.stopped_by_finding_id).where(*self._this_cursor())
-            )
-            if stopped_by is not None:
-                return int(stopped_by)
-            finding_id = open_finding(
+            return self._stop_by(
                 connection,
                 Finding(
                     kind="undecodable_page",
@@ -186,16 +184,30 @@ class Landing:
                         "request": page.request,
                         "since_id": since_id,
                         "reason": reason,
+                        "is_leap": is_leap,
                     },
                     batch_id=self.batch_id,
                 ),
             )
-            connection.execute(
-                update(cursor_table)
-                .where(*self._this_cursor())
-                .values(stopped_by_finding_id=finding_id)
+
+    def stop_at_cursor(self, since_id: str, status: int | None, refusal: str) -> int:
+        """Stop the feed at a cursor that the provider refuses for good; returns the finding.
+
+        `since_id` and a feed that is stopped already are as in `stop`.
+        """
+        with self._writing() as connection:
+            return self._stop_by(
+                connection,
+                Finding(
+                    kind="cursor_refused",
+                    source=self._source,
+                    subject=f"{self._feed} after {since_id}",
+                    summary=f"{self._source} refuses to read {self._feed} on after entry "
+                    f"{since_id} (status {status}), though it answers without a cursor.",
+                    kept="Everything up to that entry is landed and goes on; the feed stops there.",
+                    detail={"since_id": since_id, "status": status, "refusal": refusal},
+                ),
             )
-        return finding_id
 
     def close(self, *, has_reached_end: bool) -> Row[Any]:
         """Take no more rows; a batch with nothing in it is published at once.  Returns its row."""
@@ -264,6 +276,21 @@ class Landing:
             # A batch that was opened in this transaction is gone with it.
             self.batch_id = batch_id
             raise
+
+    def _stop_by(self, connection: Connection, finding: Finding) -> int:
+        """Have the feed wait for `finding`, or go on waiting for the one that it waits for."""
+        stopped_by = connection.scalar(
+            select(cursor_table.c.stopped_by_finding_id).where(*self._this_cursor())
+        )
+        if stopped_by is not None:
+            return int(stopped_by)
+        finding_id = open_finding(connection, finding)
+        connection.execute(
+            update(cursor_table)
+            .where(*self._this_cursor())
+            .values(stopped_by_finding_id=finding_id)
+        )
+        return finding_id
 
     def _this_cursor(self) -> tuple[Any, Any]:
         return cursor_table.c.source == self._source, cursor_table.c.feed == self._feed

@@ -59,7 +59,7 @@ READ_AGAIN_AT = STARTED_AT + timedelta(seconds=700)
 SAYS_ALWAYS: dict[type[Exception], str] = {
     Retriable: r"is kept\. Nothing to do now: the next run ",
     Fatal: r"kept.* then clear this task\.$",
-    PageStopped: r"Its bytes are kept, everything before it is landed, and the feed waits\. "
+    PageStopped: r"(Its bytes are kept, e|E)verything before it is landed, and the feed waits\. "
     r"Decide on finding \d+ with the DAG resolve_findings\.$",
     BatchHeld: r"Everything that arrived is kept in raw.* Trigger the DAG resolve_findings",
 }
@@ -132,6 +132,22 @@ def stopping(kind: str, says: str, **parameters: Any) -> Case:
     )
 
 
+def refusing(status: int) -> Case:
+    """The entry that the cursor names is refused for good, and nothing else is."""
+    says = (
+        rf"refuses to read .*on after entry \d+ \((status )?{status}\), though it answers without"
+    )
+    return Case(
+        "refused_cursor",
+        PageStopped,
+        says,
+        {"status": status},
+        times=None,
+        findings={"cursor_refused": says},
+        decision="try_again",
+    )
+
+
 def quarantined(kind: str, rule: str, *also: str, **parameters: Any) -> Case:
     """The record alone is held back; the second reading lands the sound one beside it."""
     return Case(
@@ -162,8 +178,9 @@ CASES = (
     throttled("-5", r"It said"),
     throttled("NaN", r"It said"),
     unread("redirect", r"redirect \(302\), which is never followed.*points to https://elsewhere"),
-    Case("refused_cursor", Fatal, r"\(404\).*It said: .*Not Found", times=None),
-    Case("refused_cursor", Fatal, r"\(422\)", {"status": 422}, times=None),
+    Case("refused_cursor", Fatal, r"\(404\).*It said: .*Not Found"),
+    Case("refused_cursor", Fatal, r"\(403\)", {"status": 403}, times=None),
+    *map(refusing, (400, 404, 410, 422)),
     # Pages that are not what was asked for.
     passed("empty_page"),
     passed("overfull_page"),
@@ -463,7 +480,8 @@ def test_a_provider_that_is_not_there_is_asked_again_by_the_next_run(
     ("kind", "error", "id_kind"),
     [
         ("status", Retriable, "integer"),
-        ("refused_cursor", Fatal, "integer"),
+        ("refused_cursor", PageStopped, "integer"),
+        ("refused_cursor", PageStopped, "uuid"),
         ("repeated_page", Fatal, "integer"),
         ("repeated_page", Fatal, "uuid"),
         ("restarted_page", Fatal, "integer"),
@@ -487,7 +505,7 @@ def test_a_fault_while_the_log_is_read_a_second_time_costs_nothing_either(
     with time_machine.travel(STARTED_AT, tick=True):
         catch_up(warehouse.engine, sandbox.ticktock_url)
     sandbox.configure("ticktock", visible_entries=ENTRIES + 5, late=[])
-    parameters = {"status": 500} if kind == "status" else {}
+    parameters = {"status": {"status": 500}, "refused_cursor": {"times": 2}}.get(kind, {})
     # One call reads the new entries, two the first pages of the old ones.
     sandbox.fault("ticktock", kind, call="settlements", after_calls=3, **parameters)
     with time_machine.travel(READ_AGAIN_AT, tick=True):

@@ -17,6 +17,7 @@ from include.providers import ticktock
 from include.providers.errors import Fatal, Retriable
 from include.sandbox.client import Sandbox
 from include.settings import Settings
+from include.warehouse.decisions import DecisionRefused, resolve
 from tests.checker import violations
 from tests.feeding import body_of, entry, open_findings
 from tests.sandboxes import provider_keys, ticktock_client
@@ -370,8 +371,12 @@ def test_a_log_that_walks_in_a_circle_is_stopped(
         ("status", {"status": 401}, Fatal),
         ("status", {"status": 403}, Fatal),
         ("status", {"status": 404}, Fatal),
+        ("status", {"status": 404, "times": None}, Fatal),
         ("status", {"status": 406}, Fatal),
         ("status", {"status": 422}, Fatal),
+        ("status", {"status": 422, "times": None}, Fatal),
+        ("refused_cursor", {}, Fatal),
+        ("refused_cursor", {"status": 403, "times": None}, Fatal),
         ("status", {"status": 429}, Retriable),
         ("status", {"status": 500}, Retriable),
         ("status", {"status": 503}, Retriable),
@@ -396,7 +401,10 @@ def test_a_fault_in_the_middle_keeps_what_came_before_and_the_next_run_finishes(
     assert connection.execute(text("SELECT count(*) FROM raw.record")).scalar_one() > 0
     states = connection.scalars(text("SELECT state FROM ops.batch")).all()
     assert states == ["landed"]
+    assert open_findings(connection) == []
 
+    sandbox.reset()
+    sandbox.configure("ticktock", visible_entries=400)
     run_land(warehouse, sandbox)
     assert violations(connection, SOURCE, provider_keys(sandbox)) == []
 
@@ -421,6 +429,146 @@ def test_an_undecodable_page_is_kept_and_stops_the_feed_until_a_decision(
     assert f"finding {finding.finding_id}" in waiting.note
     assert position(connection) == stopped_at
     assert violations(connection, SOURCE) == []
+
+
+def stop_at_a_refused_cursor(
+    warehouse: Warehouse, sandbox: Sandbox, connection: Any, after_calls: int = 0
+) -> Any:
+    """The provider has forgotten the entry at which the feed stands; gives the finding."""
+    sandbox.fault("ticktock", "refused_cursor", times=None, after_calls=after_calls)
+    with pytest.raises(PageStopped, match=r"refuses to read on after entry .* Decide on finding"):
+        run_land(warehouse, sandbox)
+    [finding] = open_findings(connection, "cursor_refused")
+    return finding
+
+
+def decide(warehouse: Warehouse, finding: Any, decision: str, **parameters: Any) -> None:
+    resolve(
+        warehouse.engine,
+        finding.finding_id,
+        decision,
+        decided_by="on-call",
+        reason="The provider has removed the entry.",
+        reference=None,
+        parameters=parameters,
+        run_id=None,
+    )
+
+
+def test_a_cursor_that_is_refused_for_good_stops_the_feed_until_a_decision(
+    warehouse: Warehouse, sandbox: Sandbox, connection: Any
+) -> None:
+    sandbox.configure("ticktock", visible_entries=400)
+    finding = stop_at_a_refused_cursor(warehouse, sandbox, connection, after_calls=4)
+    stopped_at = position(connection)
+    assert finding.detail["since_id"] == stopped_at["since_id"]
+    assert finding.detail["status"] == 404
+    assert "Not Found" in finding.detail["refusal"]
+    assert connection.scalar(text("SELECT count(*) FROM raw.record")) > 0
+    assert connection.scalar(text("SELECT state FROM ops.batch")) == "landed"
+
+    calls = sandbox.calls()["total"]
+    waiting = run_land(warehouse, sandbox)
+    assert sandbox.calls()["total"] == calls
+    assert f"finding {finding.finding_id}" in waiting.note
+    assert position(connection) == stopped_at
+    assert violations(connection, SOURCE) == []
+
+
+def test_a_cursor_moved_ahead_leaves_a_gap_that_can_still_be_read(
+    warehouse: Warehouse, sandbox: Sandbox, connection: Any
+) -> None:
+    sandbox.configure("ticktock", visible_entries=100)
+    run_land(warehouse, sandbox)
+    sandbox.advance("ticktock", 100)
+    keys = provider_keys(sandbox)
+    finding = stop_at_a_refused_cursor(warehouse, sandbox, connection)
+    assert finding.detail["since_id"] == keys[99]
+    decide(warehouse, finding, "move_cursor", continue_from=keys[149])
+    sandbox.reset()
+    sandbox.configure("ticktock", visible_entries=200)
+    assert run_land(warehouse, sandbox).landed == 50
+
+    gap = connection.execute(text("SELECT * FROM ops.gap")).one()
+    assert gap.range_before == keys[149]
+    landed = set(connection.scalars(text("SELECT record_key FROM raw.record")))
+    assert set(keys) - landed == set(keys[100:150])
+    [asked] = open_findings(connection)
+    assert asked.detail["gap_id"] == gap.gap_id
+    decide(warehouse, asked, "try_again", continue_from=keys[98])
+    later = datetime.now(UTC) + timedelta(seconds=700)
+    with time_machine.travel(later, tick=True):
+        run_land(warehouse, sandbox)
+    assert violations(connection, SOURCE, keys) == []
+
+
+def test_a_cursor_moved_back_reads_what_is_known_again_and_leaves_no_gap(
+    warehouse: Warehouse, sandbox: Sandbox, connection: Any
+) -> None:
+    sandbox.configure("ticktock", visible_entries=100)
+    run_land(warehouse, sandbox)
+    sandbox.advance("ticktock", 100)
+    keys = provider_keys(sandbox)
+    finding = stop_at_a_refused_cursor(warehouse, sandbox, connection)
+    decide(warehouse, finding, "move_cursor", continue_from=keys[9])
+    sandbox.reset()
+    sandbox.configure("ticktock", visible_entries=200)
+    landed = run_land(warehouse, sandbox)
+    assert (landed.landed, landed.duplicates) == (100, 90 + 1)
+    assert open_findings(connection) == []
+    assert violations(connection, SOURCE, keys) == []
+
+
+def test_a_first_cursor_that_is_refused_is_a_setting_to_be_corrected(
+    warehouse: Warehouse, sandbox: Sandbox, connection: Any
+) -> None:
+    sandbox.configure("ticktock", visible_entries=60)
+    sandbox.fault("ticktock", "refused_cursor", times=None, status=422)
+    mistaken = QUICK.model_copy(update={"ticktock_first_cursor": "17"})
+    with pytest.raises(Fatal, match="SETTLEMENTS_TICKTOCK_FIRST_CURSOR"):
+        run_land(warehouse, sandbox, mistaken)
+    assert open_findings(connection) == []
+    sandbox.reset()
+    sandbox.configure("ticktock", visible_entries=60)
+    assert run_land(warehouse, sandbox).landed == 60
+
+
+def test_a_page_limit_that_is_refused_is_not_taken_for_the_cursor(
+    warehouse: Warehouse, connection: Any
+) -> None:
+    too_many = answer(422, b'{"detail": "limit: at most 20"}')
+    for_one = (answer(200, body_of(entry(1))), answer(200, body_of()))
+    with (
+        wire_server(answer(200, body_of(entry(10))), too_many, *for_one) as server,
+        ticktock.open_client(server.base_url, "a-key", QUICK) as client,
+        pytest.raises(Fatal, match="limit: at most 20"),
+    ):
+        land(warehouse.engine, SOURCE, client, QUICK, "test")
+    assert [request.split(b" ")[1] for request in server.requests[1:]] == [
+        b"/cs2/v1/settlements?limit=50&since_id=10",
+        b"/cs2/v1/settlements?limit=1",
+        b"/cs2/v1/settlements?limit=1&since_id=10",
+    ]
+    assert position(connection)["since_id"] == "10"
+    assert open_findings(connection) == []
+
+
+def test_an_entry_that_is_refused_where_pages_are_compared_is_not_the_feeds_cursor(
+    warehouse: Warehouse, connection: Any
+) -> None:
+    """Two entries of one time: which of them is the first is asked with an entry of the page."""
+    moment = "2026-05-10T18:32:14+00:00"
+    first, second = (entry(1, id=one, created_at=moment) for one in ("a1", "b2"))
+    scripts = (answer(200, body_of(first, second)), answer(200, body_of(first)), answer(404))
+    settings = QUICK.model_copy(update={"ticktock_page_limit": 2})
+    with (
+        wire_server(*scripts) as server,
+        ticktock.open_client(server.base_url, "a-key", settings) as client,
+        pytest.raises(Fatal, match=r"\(404\)"),
+    ):
+        land(warehouse.engine, SOURCE, client, settings, "test")
+    assert len(server.requests) == 3
+    assert open_findings(connection) == []
 
 
 def test_two_runs_at_once_land_everything_once(
@@ -460,11 +608,22 @@ def test_an_entry_that_would_hide_all_others_never_becomes_the_cursor(
     with (
         wire_server(answer(200, body_of(leaping))) as server,
         ticktock.open_client(server.base_url, "a-key", QUICK) as client,
-        pytest.raises(PageStopped, match="so far beyond all others"),
+        pytest.raises(PageStopped, match="so far beyond others"),
     ):
         land(warehouse.engine, SOURCE, client, QUICK, "test")
     assert position(connection) == before
     [finding] = open_findings(connection, "undecodable_page")
     assert str(leaping["id"]) in finding.summary
+    with pytest.raises(DecisionRefused, match="would hide all that comes before"):
+        resolve(
+            warehouse.engine,
+            finding.finding_id,
+            "skip_page",
+            decided_by="ada",
+            reason="go on",
+            reference=None,
+            parameters={},
+            run_id=None,
+        )
     assert connection.scalar(text("SELECT count(*) FROM raw.record")) == 60
     assert violations(connection, SOURCE) == []

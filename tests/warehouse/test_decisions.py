@@ -106,6 +106,15 @@ def stop_at(warehouse: Warehouse, body: bytes, since_id: str | None = None) -> C
     return cursor
 
 
+def stop_at_cursor(warehouse: Warehouse, position: dict[str, Any], since_id: str) -> int:
+    """The feed stands at `position`, and the provider refuses `since_id`; gives the finding."""
+    landing = landing_of(warehouse)
+    landing.commit([], landing.read_cursor(), position)
+    finding_id = landing.stop_at_cursor(since_id, 404, "It knows nothing under /settlements (404).")
+    landing.close(has_reached_end=False)
+    return finding_id
+
+
 def leave_gap(warehouse: Warehouse, *subjects: str) -> None:
     landing = landing_of(warehouse)
     cursor = landing.read_cursor()
@@ -484,6 +493,96 @@ def test_a_feed_that_another_finding_stops_is_not_moved(
     for decision in ("try_again", "skip_page"):
         told = refused(warehouse, connection, finding.finding_id, decision)
         assert "No feed of ticktock waits for finding" in told
+
+
+# --- cursor_refused -----------------------------------------------------------------------------
+
+ANCHORS = [
+    {"entry_id": "15", "seen_at": "2026-11-21T00:00:00+00:00"},
+    {"entry_id": "20", "seen_at": "2026-11-21T00:10:00+00:00"},
+]
+STANDING = {"since_id": "20", "reread_since_id": "7", "anchors": ANCHORS}
+
+
+def test_a_refused_cursor_asked_again_lets_the_feed_go_on_from_the_same_place(
+    warehouse: Warehouse, connection: Connection
+) -> None:
+    finding_id = stop_at_cursor(warehouse, STANDING, "20")
+    assert cursor_of(connection).stopped_by_finding_id == finding_id
+    decide(warehouse, finding_id, "try_again")
+    after = cursor_of(connection)
+    assert (after.stopped_by_finding_id, after.position) == (None, STANDING)
+
+
+@pytest.mark.parametrize(
+    ("refused_id", "target", "reached", "left_out"),
+    [
+        ("20", "30", {"since_id": "30", "reread_since_id": "30", "anchors": []}, ("7", "30")),
+        ("20", "15", {"since_id": "15", "reread_since_id": "15", "anchors": []}, ("7", "15")),
+        ("20", "7", {"since_id": "7", "reread_since_id": "7", "anchors": []}, None),
+        ("20", "3", {"since_id": "3", "reread_since_id": "3", "anchors": []}, None),
+        ("7", "9", {**STANDING, "reread_since_id": "9"}, ("7", "9")),
+        ("7", "3", {**STANDING, "reread_since_id": "3"}, None),
+        ("7", "16", {**STANDING, "reread_since_id": "16", "anchors": ANCHORS[1:]}, ("7", "16")),
+        ("7", "20", {**STANDING, "reread_since_id": "20", "anchors": []}, ("7", "20")),
+    ],
+)
+def test_a_moved_cursor_leaves_a_gap_of_all_that_is_not_read_a_second_time(
+    warehouse: Warehouse,
+    connection: Connection,
+    refused_id: str,
+    target: str,
+    reached: dict[str, Any],
+    left_out: tuple[str, str] | None,
+) -> None:
+    finding_id = stop_at_cursor(warehouse, STANDING, refused_id)
+    stopped = landing_of(warehouse).read_cursor()
+    decide(warehouse, finding_id, "move_cursor", continue_from=target)
+
+    cursor = cursor_of(connection)
+    assert (cursor.position, cursor.stopped_by_finding_id) == (reached, None)
+    gaps = rows(connection, "SELECT range_after, range_before FROM ops.gap WHERE state = 'open'")
+    assert gaps == ([left_out] if left_out else [])
+    assert len(open_findings(connection, "gap")) == len(gaps)
+    with pytest.raises(CursorMoved):
+        landing_of(warehouse).commit([], stopped, {"since_id": "21"})
+
+
+def test_ids_without_an_order_always_leave_a_gap(
+    warehouse: Warehouse, connection: Connection
+) -> None:
+    standing = {"since_id": "b7e2", "reread_since_id": "b7e2", "anchors": []}
+    finding_id = stop_at_cursor(warehouse, standing, "b7e2")
+    decide(warehouse, finding_id, "move_cursor", continue_from="a001")
+    assert cursor_of(connection).position["since_id"] == "a001"
+    [gap] = rows(connection, "SELECT * FROM ops.gap")
+    assert (gap.range_after, gap.range_before) == ("b7e2", "a001")
+
+
+@pytest.mark.parametrize(
+    ("refused_id", "given", "told"),
+    [
+        ("20", {}, "No entry was named"),
+        ("20", {"continue_from": " "}, "No entry was named"),
+        ("20", {"continue_from": "20"}, "refuses to read on after 20"),
+        ("7", {"continue_from": "21"}, "ahead of the first, which stands at 20"),
+        ("6", {"continue_from": "9"}, "it reads on after 20"),
+    ],
+)
+def test_a_cursor_is_not_moved_to_nowhere(
+    warehouse: Warehouse, connection: Connection, refused_id: str, given: dict[str, Any], told: str
+) -> None:
+    finding_id = stop_at_cursor(warehouse, STANDING, refused_id)
+    assert told in refused(warehouse, connection, finding_id, "move_cursor", **given)
+
+
+def test_a_feed_that_waits_already_is_asked_about_once(
+    warehouse: Warehouse, connection: Connection
+) -> None:
+    stop_at(warehouse, b"<html>")
+    waited_for = only_finding(connection, "undecodable_page").finding_id
+    assert stop_at_cursor(warehouse, STANDING, "20") == waited_for
+    assert open_findings(connection, "cursor_refused") == []
 
 
 # --- gap ----------------------------------------------------------------------------------------

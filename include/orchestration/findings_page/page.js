@@ -66,7 +66,8 @@ function needs(finding, decision) {
   return {
     record_id: decision === "choose_version",
     continue_from:
-      decision === "skip_page" || (finding.kind === "gap" && decision === "try_again"),
+      ["skip_page", "move_cursor"].includes(decision) ||
+      (finding.kind === "gap" && decision === "try_again"),
   };
 }
 
@@ -76,7 +77,7 @@ function decisionForm(finding) {
     min: 1,
   });
   const continued = field(
-    "Go on after the entry with this id (may stay empty)",
+    "Go on after the entry with this id (may stay empty, but for move_cursor)",
     "continue_from",
     "input",
     { type: "text", maxLength: 500 },
@@ -103,10 +104,12 @@ function decisionForm(finding) {
     outcome,
   );
   const fit = () => {
-    const needed = needs(finding, new FormData(form).get("decision"));
+    const decision = new FormData(form).get("decision");
+    const needed = needs(finding, decision);
     record.hidden = !needed.record_id;
     record.lastElementChild.required = needed.record_id;
     continued.hidden = !needed.continue_from;
+    continued.lastElementChild.required = decision === "move_cursor";
   };
   form.addEventListener("change", fit);
   form.addEventListener("submit", (event) => {
