@@ -272,8 +272,8 @@ def the_cursor_goes_on_behind_an_undecodable_page(play: Play, patch: Patch) -> N
     stop = Landing.stop
     shown = everything(play)
 
-    def stop_and_skip(self: Landing, page: ArrivedPage, reason: str, since_id: str | None) -> int:
-        finding_id = stop(self, page, reason, since_id)
+    def stop_and_skip(self: Landing, page: ArrivedPage, *why: Any, **how: Any) -> int:
+        finding_id = stop(self, page, *why, **how)
         cursor = self.read_cursor()
         behind = shown[shown.index(cursor.position["since_id"]) + PAGE]
         self.commit([], cursor, {**cursor.position, "since_id": behind})

@@ -29,9 +29,11 @@ while True:
 """
 
 SUPERVISING = """
-import os, sys, threading
+import os, signal, sys, threading
 from pathlib import Path
 from include.local.supervisor import Supervisor
+# Whoever runs the tests in the background has it ignored, and so have their children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with Supervisor(Path(sys.argv[1])) as supervisor:
     supervisor.start(
         "family", [sys.executable, "-c", sys.argv[2]], environment=os.environ, folder=Path("/")
