@@ -24,6 +24,7 @@ class Warehouse:
     owner_url: str = field(repr=False)
     pipelines_url: str = field(repr=False)
     finance_url: str = field(repr=False)
+    outbox_url: str = field(repr=False)
     owner_engine: Engine
     engine: Engine
 
@@ -54,6 +55,7 @@ def fresh_warehouse(cluster: Cluster) -> Iterator[Warehouse]:
         owner_url=cluster.url(name),
         pipelines_url=cluster.url(name, "pipelines"),
         finance_url=cluster.url(name, "finance"),
+        outbox_url=cluster.url(name, "outbox"),
         owner_engine=open_engine(cluster.url(name)),
         engine=open_engine(cluster.url(name, "pipelines")),
     )

@@ -22,7 +22,8 @@ _HEAD = """\
 # Data dictionary
 
 Generated from the warehouse's own comments by `python -m include.finance dictionary`; do not edit.
-All times are UTC, all money is exact and in major units of the row's currency.
+All times are UTC, all money is exact and, unless a column says otherwise, in major units of the
+row's currency.
 Finance reads the schema `finance`; the others are for data teams.
 """
 

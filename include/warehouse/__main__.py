@@ -1,7 +1,8 @@
 """`python -m include.warehouse migrate`: make or upgrade the warehouse's tables, views and roles.
 
-Environment: WAREHOUSE_URL, a Postgres URL whose login owns the database; PIPELINES_PASSWORD and
-FINANCE_PASSWORD, if the logins `pipelines` and `finance` are to be created or changed.
+Environment: WAREHOUSE_URL, a Postgres URL whose login owns the database; PIPELINES_PASSWORD,
+FINANCE_PASSWORD and OUTBOX_PASSWORD, if the logins `pipelines`, `finance` and `outbox` are to be
+created or changed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ def main(arguments: list[str]) -> int:
         for login, variable in (
             ("pipelines", "PIPELINES_PASSWORD"),
             ("finance", "FINANCE_PASSWORD"),
+            ("outbox", "OUTBOX_PASSWORD"),
         )
         if variable in os.environ
     }

@@ -25,8 +25,8 @@ _LOCK = 5_283_947_201  # Any number: it keeps two migrations of one database fro
 def migrate(owner_url: str, passwords: dict[str, str] | None = None) -> None:
     """Migrate the database behind `owner_url`, which must be owned by that login.
 
-    `passwords` maps the logins `pipelines` and `finance` to passwords; a login named there is
-    created, or given that password.  Without it, logins are the operator's own business.
+    `passwords` maps the logins of `LOGINS` to passwords; a login named there is created, or given
+    that password.  Without it, logins are the operator's own business.
     """
     engine = open_engine(owner_url)
     try:

@@ -1,23 +1,31 @@
 """Who may do what in the warehouse: each role with its grants, written down once.
 
-A process logs in as `pipelines` or `finance`; `pipelines` has no rights of its own and takes a
-role for the length of one transaction.  Migrations run as the database's owner.
+A process logs in as `pipelines`, `finance` or `outbox`; `pipelines` has no rights of its own and
+takes a role for the length of one transaction.  `outbox` is for the operator's own systems, which
+enter payouts.  Migrations run as the database's owner.
 """
 
 from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
-from include.warehouse.tables import SCHEMAS
+from include.warehouse.tables import PAYOUT_COLUMNS, SCHEMAS
 
 ROLES = {
     "loader": "Lands, normalizes and publishes; deletes nothing but staging rows.",
     "resolver": "Carries out decisions; never touches what arrived.",
+    "wallet_writer": "Enters payouts into the outbox; reads and changes nothing.",
+    "importer": "Counts what an import entered and keeps the lines that it rejected.",
+    "sender": "Freezes, sends and disposes of payouts; never touches what was entered.",
     "finance_reader": "Reads the schema finance and nothing else; statements end after 60 seconds.",
 }
 
 # Which roles a login may take (`SET LOCAL ROLE`), or has (`finance` is a plain reader).
-LOGINS = {"pipelines": ("loader", "resolver"), "finance": ("finance_reader",)}
+LOGINS = {
+    "pipelines": ("loader", "resolver", "wallet_writer", "importer", "sender"),
+    "finance": ("finance_reader",),
+    "outbox": ("wallet_writer",),
+}
 
 _EVERY_OPS_TABLE = (
     "ops.batch, ops.cursor, ops.gap, ops.finding, ops.decision, ops.quarantine, "
@@ -26,6 +34,9 @@ _EVERY_OPS_TABLE = (
 
 # What later facts about other versions of the same subject may change; everything else is for ever.
 _RECOMPUTED = "is_current, is_change, is_correction, chain_break, is_contested"
+
+_ENTERED = f"{', '.join(PAYOUT_COLUMNS)}, business_date, origin_source, origin_key"
+_SENDERS = "item, first_sent_at, disposition, hold_reason, hold_detail, hold_finding_id, evidence"
 
 GRANTS: dict[str, tuple[str, ...]] = {
     "loader": (
@@ -59,6 +70,24 @@ GRANTS: dict[str, tuple[str, ...]] = {
         "INSERT, UPDATE ON ops.gap, ops.quarantine",
         "INSERT ON ops.finding, ops.decision",
         "INSERT, UPDATE ON ops.alert",
+    ),
+    "wallet_writer": (
+        "USAGE ON SCHEMA wallet",
+        f"INSERT ({_ENTERED}) ON wallet.transaction",
+    ),
+    "importer": (
+        "USAGE ON SCHEMA wallet, ops",
+        "TEMPORARY ON DATABASE {database}",
+        "SELECT ON wallet.transaction",
+        "SELECT, INSERT ON wallet.rejected_line",
+        "SELECT, INSERT, UPDATE ON ops.finding, ops.alert",
+    ),
+    "sender": (
+        "USAGE ON SCHEMA wallet, ops",
+        "SELECT ON wallet.transaction, wallet.transaction_conflict",
+        f"UPDATE ({_SENDERS}) ON wallet.transaction",
+        "UPDATE (finding_id) ON wallet.transaction_conflict",
+        "SELECT, INSERT, UPDATE ON ops.finding, ops.alert",
     ),
     "finance_reader": (
         "USAGE ON SCHEMA finance",

@@ -38,6 +38,7 @@ SCHEMAS = {
     "core": "Every accepted version of every settlement.",
     "ops": "How the pipelines stand: batches, cursors, quarantine, findings, decisions, alerts.",
     "finance": "What finance reads; nothing else is granted to finance_reader.",
+    "wallet": "The outbox of payouts for the wallet, and what was tried to enter it.",
 }
 
 metadata = MetaData(
@@ -152,6 +153,23 @@ CANONICAL_COLUMNS = (
     "refund",
     "enhancement",
 )
+
+
+def _payout_columns() -> list[Column[Any]]:
+    """What the wallet is told of a payout but its id, in the order of the documentation."""
+    return [
+        Column("ref_transaction_id", Text, nullable=False, comment="refTransactionId: the transaction that this one answers, such as the bet."),
+        Column("session_id", Text, nullable=False, comment="sessionId: the player's session."),
+        Column("round_id", Text, nullable=False, comment="roundId: the round that was played."),
+        Column("player_id", Text, nullable=False, comment="playerId: who is paid, in clear."),
+        Column("game_id", Text, nullable=False, comment="gameId: the game that was played."),
+        Column("currency", Text, nullable=False, comment="ISO 4217 code or the partner's ticker of amount."),
+        Column("amount", BigInteger, nullable=False, comment="What is paid, in hundred-thousandths of the currency: 250000000 EUR is 2 500.00000."),
+        Column("is_win", Boolean, nullable=False, comment="isWin: the round was won."),
+    ]  # fmt: skip
+
+
+PAYOUT_COLUMNS = ("transaction_id", *(column.name for column in _payout_columns()))
 
 
 # --- raw ----------------------------------------------------------------------------------------
@@ -499,4 +517,86 @@ player_pad = Table(
     CheckConstraint("is_only", name="one_row"),
     schema="ops",
     comment="The key under which finance sees player ids; nobody but the owner reads it.",
+)  # fmt: skip
+
+# --- wallet -------------------------------------------------------------------------------------
+
+# Written first, so that of two sessions that enter one id at once the second waits for the first
+# instead of failing at its end.
+transaction_claim = Table(
+    "transaction_claim",
+    metadata,
+    Column("transaction_id", Text(collation="C"), primary_key=True, comment="An id that was entered into wallet.transaction."),
+    CheckConstraint("char_length(transaction_id) BETWEEN 1 AND 500", name="transaction_id_bounded"),
+    schema="wallet",
+    comment="Every id of the outbox, written by its trigger before the row itself: the same id entered twice at once waits here and does not fail.",
+)  # fmt: skip
+
+transaction = Table(
+    "transaction",
+    metadata,
+    Column("transaction_id", Text(collation="C"), primary_key=True, comment="transactionId: names the payout for ever; the partner processes it at most once. At most 500 characters."),
+    *_payout_columns(),
+    Column("business_date", Date, nullable=False, comment="UTC day that the payout belongs to; as it was first entered."),
+    Column("origin_source", Text, comment="Where it comes from: import, or whoever entered it; NULL if that was not told."),
+    Column("origin_key", Text, comment="Where there: file and line, credit, …"),
+    _time("entered_at", "When it was entered (UTC, start of the transaction).", now=True),
+    Column("item", BYTEA, comment="Its exact bytes in every request, frozen before the first; NULL until then."),
+    _time("first_sent_at", "When the first attempt that holds it was committed (UTC); NULL: never sent. From then on a change of its content does not hold it."),
+    Column("disposition", Text, nullable=False, server_default="open", comment="open, then processed (the wallet paid it) or lost (it will not be paid); one way."),
+    Column("hold_reason", Text, comment="Why it is not sent though open: amount_without_win, changed, unsignable, … NULL if nothing holds it."),
+    Column("hold_detail", Text, comment="The same in words, where there is more to say."),
+    Column("hold_finding_id", BigInteger, comment="The finding that asks about the hold (ops.finding); NULL until one was opened."),
+    _time("disposed_at", "When it became processed or lost (UTC, start of the transaction)."),
+    Column("accounting_date", Date, comment="UTC date of disposed_at: the day in which it is booked."),
+    Column("evidence", JSONB, comment="The attempt or decision that says why it is processed or lost, or is about to be."),
+    CheckConstraint("char_length(transaction_id) BETWEEN 1 AND 500", name="transaction_id_bounded"),
+    CheckConstraint("amount >= 0", name="amount_not_negative"),
+    CheckConstraint("business_date >= '2000-01-01'", name="business_date_plausible"),
+    _one_of("disposition", "open", "processed", "lost"),
+    CheckConstraint("first_sent_at IS NULL OR item IS NOT NULL", name="sent_is_frozen"),
+    CheckConstraint("hold_reason IS NULL OR disposition = 'open'", name="held_is_open"),
+    CheckConstraint("hold_reason IS NOT NULL OR (hold_detail IS NULL AND hold_finding_id IS NULL)", name="hold_has_reason"),
+    CheckConstraint("(disposition = 'open') = (disposed_at IS NULL) AND (disposition = 'open') = (accounting_date IS NULL)", name="disposed_is_dated"),
+    CheckConstraint("disposition = 'open' OR evidence IS NOT NULL", name="disposed_has_evidence"),
+    Index("transaction_due_index", "business_date", "currency", "transaction_id", postgresql_where=text("disposition = 'open' AND hold_reason IS NULL")),
+    Index("transaction_unfrozen_index", "transaction_id", postgresql_where=text("item IS NULL AND disposition = 'open' AND hold_reason IS NULL")),
+    Index("transaction_held_index", "business_date", "hold_reason", "transaction_id", postgresql_where=text("hold_reason IS NOT NULL")),
+    schema="wallet",
+    comment="The outbox: payouts that the wallet has not processed. What was entered never changes. Sent are those that are open and not held; processed and lost are for ever.",
+)  # fmt: skip
+
+transaction_conflict = Table(
+    "transaction_conflict",
+    metadata,
+    Column("conflict_id", BigInteger, Identity(), primary_key=True, comment="Ours, ascending."),
+    Column("transaction_id", Text(collation="C"), ForeignKey("wallet.transaction.transaction_id"), nullable=False, comment="The transaction whose id it has."),
+    *_payout_columns(),
+    Column("business_date", Date, nullable=False, comment="UTC day that came with it."),
+    Column("origin_source", Text, comment="Where it comes from."),
+    Column("origin_key", Text, comment="Where there: file and line, credit, …"),
+    Column("content_sha256", BYTEA, nullable=False, comment="Digest of what the wallet would be told; the same content is recorded once."),
+    Column("is_after_send", Boolean, nullable=False, comment="The transaction had been sent or disposed of when it came, and was not held for it."),
+    _time("arrived_at", "When it first came (UTC, start of the transaction).", now=True),
+    Column("finding_id", BigInteger, comment="The finding that tells of it (ops.finding); NULL until one was opened."),
+    UniqueConstraint("transaction_id", "content_sha256"),
+    Index("transaction_conflict_untold_index", "conflict_id", postgresql_where=text("finding_id IS NULL")),
+    schema="wallet",
+    comment="What was entered under the id of a transaction, with another content than it has. It is never sent; the transaction is held if it had not been sent.",
+)  # fmt: skip
+
+rejected_line = Table(
+    "rejected_line",
+    metadata,
+    Column("rejected_line_id", BigInteger, Identity(), primary_key=True, comment="Ours, ascending."),
+    Column("file_name", Text, nullable=False, comment="Name of the imported file, without its folder."),
+    Column("line_number", BigInteger, nullable=False, comment="Which line of it, from 1."),
+    Column("reason", Text, nullable=False, comment="Why it was not taken."),
+    Column("line", BYTEA, nullable=False, comment="Its exact bytes without the line's end, the first 8 192 of them."),
+    Column("line_bytes", BigInteger, nullable=False, comment="How many bytes it has."),
+    Column("line_sha256", BYTEA, nullable=False, comment="SHA-256 of the whole line; the same line at the same place is kept once."),
+    _time("rejected_at", "When it was first rejected (UTC).", now=True),
+    UniqueConstraint("file_name", "line_number", "line_sha256"),
+    schema="wallet",
+    comment="Lines of imported files that are no payout; nothing of them is in the outbox.",
 )  # fmt: skip

@@ -81,6 +81,12 @@ _EVERYTHING = {
         FROM pg_proc
         WHERE pronamespace::regnamespace::text = ANY(:schemas)
     """,
+    "triggers": """
+        SELECT tgrelid::regclass::text, pg_get_triggerdef(pg_trigger.oid)
+        FROM pg_trigger
+        JOIN pg_class ON pg_class.oid = tgrelid
+        WHERE relnamespace::regnamespace::text = ANY(:schemas) AND NOT tgisinternal
+    """,
     "schemas": """
         SELECT nspname, nspacl::text, obj_description(oid, 'pg_namespace')
         FROM pg_namespace
@@ -182,6 +188,31 @@ def test_what_is_current_and_the_totals_are_made_from_what_was_there(warehouse: 
     with warehouse.owner_engine.connect() as connection:
         assert _core_rows(connection) == before
         assert violations(connection, SOURCE) == []
+
+
+def test_the_outbox_comes_to_a_filled_warehouse_and_goes(warehouse: Warehouse) -> None:
+    """0003 over a warehouse that 0002 has filled, and back with payouts in it."""
+    land_body(warehouse.engine, body_of(entry(1), correction(2, "lost")))
+    push(warehouse.engine)
+    with warehouse.owner_engine.begin() as connection:
+        before = _core_rows(connection)
+        command.downgrade(alembic_config(connection), "0002")
+        schemas = connection.scalars(text("SELECT nspname FROM pg_namespace")).all()
+        assert "core" in schemas
+        assert "wallet" not in schemas
+    for _ in range(2):
+        migrate(warehouse.owner_url)
+        with warehouse.owner_engine.begin() as connection:
+            connection.execute(
+                text(
+                    "INSERT INTO wallet.transaction (transaction_id, ref_transaction_id,"
+                    " session_id, round_id, player_id, game_id, currency, amount, is_win,"
+                    " business_date) VALUES ('t', 'r', 's', 'r', 'p', 'g', 'EUR', 1, true,"
+                    " '2026-11-20')"
+                )
+            )
+            assert _core_rows(connection) == before
+            command.downgrade(alembic_config(connection), "0002")
 
 
 def _core_rows(connection: Connection) -> dict[str, list[Any]]:

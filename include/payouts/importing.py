@@ -1,0 +1,530 @@
+"""Importing payouts into the outbox from a file of any size: NDJSON (.ndjson, .jsonl) or CSV.
+
+The fields are those of the wallet's documentation, by its names (`transactionId` … `isWin`); CSV
+has them in its first line, in any order.  A further field, `businessDate`, gives the UTC day as
+YYYY-MM-DD; lines without it get the day given for the file.  `amount` is a whole number in
+hundred-thousandths of the currency (250000000 is 2 500.00000), `isWin` is true or false.  UTF-8,
+with or without a byte order mark; lines end with LF or CRLF, and none goes on in the next.
+
+Lines that are anything else go to `wallet.rejected_line`, with the reason; nothing is guessed.
+What is stored is committed every few thousand lines and found again by its id, so a file may be
+imported any number of times, by two at once, and again after an import was killed.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import msgspec
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Date,
+    Engine,
+    MetaData,
+    Table,
+    Text,
+    select,
+)
+from sqlalchemy import text as sql
+from sqlalchemy.dialects.postgresql import insert
+
+from include.payouts.outbox import SOURCE, report_outbox
+from include.providers.wallet import Item
+from include.warehouse.database import copy_rows, transaction
+from include.warehouse.findings import Finding, open_finding
+from include.warehouse.tables import PAYOUT_COLUMNS, rejected_line
+
+LINE_LIMIT_BYTES = 64 * 1024
+"""A line of so many bytes is no payout: those of the documentation have some 400."""
+KEPT_BYTES = 8192
+"""How much of a rejected line is kept."""
+
+_LINES_AT_A_TIME = 5000
+_BYTES_AT_A_TIME = 8 * 2**20
+_EXAMPLES = 10
+_FIRST_DATE = date(2000, 1, 1)
+_AMOUNT_LIMIT = 2**63 - 1
+_TRANSACTION_ID_LIMIT = 500
+_REASON_LIMIT = 500
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+_TEXT_FIELDS = tuple(
+    (field.name, field.encode_name) for field in msgspec.structs.fields(Item) if field.type is str
+)
+_WHOLE = "it must be a whole number in hundred-thousandths of the currency"
+
+
+class FileRefused(Exception):
+    """The file as a whole cannot be imported; the message says what to change."""
+
+
+class _Rejected(Exception):
+    """A line is no payout; the message says why."""
+
+
+class _Payout(
+    Item, frozen=True, gc=False, kw_only=True, rename="camel", forbid_unknown_fields=True
+):
+    """One line of a file."""
+
+    business_date: date | None = None
+
+
+_FIELDS = tuple(field.encode_name for field in msgspec.structs.fields(_Payout))
+_REQUIRED = _FIELDS[:-1]
+
+
+@dataclass
+class Imported:
+    """What became of the lines read: new + same + conflicting + rejected = read.
+
+    `same` were in the outbox already, `conflicting` with another content.  `held` are the lines
+    whose payout is held, new ones among them.  `position` of `size` bytes of the file are done.
+    """
+
+    size: int
+    position: int = 0
+    read: int = 0
+    new: int = 0
+    same: int = 0
+    conflicting: int = 0
+    held: int = 0
+    rejected: int = 0
+
+
+def import_file(
+    engine: Engine,
+    path: Path,
+    business_date: date | None = None,
+    report: Callable[[Imported], None] = lambda imported: None,
+) -> Imported:
+    """Import the payouts of `path`, those without a day of their own for `business_date`.
+
+    `report` is called after every commit.  Raises `FileRefused`, or `OSError` if the file cannot
+    be read; what was stored before stays stored.
+    """
+    with path.open("rb") as file:
+        imported = Imported(size=path.stat().st_size)
+        lines = _split(file)
+        read_payout = _reader(path, lines)
+        days = _Days(_today(engine), business_date)
+        for chunk in _chunks(lines):
+            parsed = _parse(chunk, read_payout, days)
+            _store(engine, _name(path), parsed, imported)
+            imported.position = chunk[-1].ends_at
+            report(imported)
+    if imported.rejected:
+        _report_rejected(engine, _name(path), imported)
+    report_outbox(engine)
+    return imported
+
+
+def _name(path: Path) -> str:
+    # A name that is no UTF-8 cannot be stored as it is.
+    return path.name.encode("utf-8", "replace").decode()
+
+
+def _today(engine: Engine) -> date:
+    """The server's, by which the outbox tells what lies in the future."""
+    with transaction(engine, "importer") as connection:
+        today: date = connection.execute(
+            sql("SELECT (now() AT TIME ZONE 'UTC')::date")
+        ).scalar_one()
+    return today
+
+
+# Lines.
+
+
+class _Line(NamedTuple):
+    """A line without its end; of one that is too long the beginning, its size and its digest."""
+
+    number: int
+    text: bytes
+    is_ended: bool
+    ends_at: int
+    size: int
+    digest: bytes | None = None
+
+    @property
+    def is_too_long(self) -> bool:
+        return self.digest is not None
+
+    @property
+    def sha256(self) -> bytes:
+        return self.digest or hashlib.sha256(self.text).digest()
+
+
+def _split(file: BinaryIO) -> Iterator[_Line]:
+    """The lines of the file, in bounded memory however long one is."""
+    number = position = 0
+    while piece := file.readline(LINE_LIMIT_BYTES):
+        number += 1
+        position += len(piece)
+        is_ended = piece.endswith(b"\n")
+        is_whole = is_ended or len(piece) < LINE_LIMIT_BYTES
+        text = piece.removeprefix(_BYTE_ORDER_MARK) if number == 1 else piece
+        if is_whole:
+            text = _without_end(text)
+            yield _Line(number, text, is_ended, position, len(text))
+        else:
+            line = _skip_rest(file, number, text, position)
+            position = line.ends_at
+            yield line
+
+
+def _skip_rest(file: BinaryIO, number: int, beginning: bytes, position: int) -> _Line:
+    digest = hashlib.sha256(beginning)
+    size = len(beginning)
+    is_ended = False
+    while not is_ended and (piece := file.readline(LINE_LIMIT_BYTES)):
+        position += len(piece)
+        is_ended = piece.endswith(b"\n")
+        text = _without_end(piece) if is_ended else piece
+        digest.update(text)
+        size += len(text)
+    return _Line(number, beginning[:KEPT_BYTES], is_ended, position, size, digest.digest())
+
+
+def _without_end(line: bytes) -> bytes:
+    return line.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def _chunks(lines: Iterator[_Line]) -> Iterator[list[_Line]]:
+    chunk: list[_Line] = []
+    size = 0
+    for line in lines:
+        chunk.append(line)
+        size += len(line.text)
+        if len(chunk) >= _LINES_AT_A_TIME or size >= _BYTES_AT_A_TIME:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+# From a line to a payout.
+
+_Read = Callable[[_Line], _Payout]
+
+
+def _reader(path: Path, lines: Iterator[_Line]) -> _Read:
+    """What reads a line of this file; takes the header of a CSV file from `lines`."""
+    match path.suffix.lower():
+        case ".ndjson" | ".jsonl":
+            return _read_json
+        case ".csv":
+            return _csv_reader(_read_header(lines))
+        case _:
+            raise FileRefused(
+                f"{path.name} is neither .ndjson, .jsonl nor .csv. Nothing was imported. Rename it "
+                "by what it holds."
+            )
+
+
+_JSON = msgspec.json.Decoder(_Payout)
+
+
+def _read_json(line: _Line) -> _Payout:
+    try:
+        payout = _JSON.decode(line.text)
+    except UnicodeDecodeError:
+        raise _Rejected("it is not UTF-8") from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise _Rejected(_told(error)) from None
+    if _has_room_for_another_name(line.text, payout):
+        names = [name for name, _ in json.loads(line.text, object_pairs_hook=list)]
+        if len(set(names)) < len(names):
+            raise _Rejected("a name is in it twice")
+    return payout
+
+
+def _told(error: Exception) -> str:
+    told = str(error) or "it is nested too deeply"
+    return f"{told}; {_WHOLE}" if "$.amount" in told else told
+
+
+def _has_room_for_another_name(text: bytes, payout: _Payout) -> bool:
+    """Of two equal names the decoder takes the last; which one was meant would be a guess.
+
+    There is none where every quote belongs to a name or text that there must be.
+    """
+    quoted = len(_REQUIRED) + len(_TEXT_FIELDS) + (0 if payout.business_date is None else 2)
+    return text.count(b'"') != 2 * quoted
+
+
+def _read_header(lines: Iterator[_Line]) -> list[str]:
+    line = next(lines, None)
+    try:
+        names = _cells(line) if line is not None else []
+    except _Rejected as error:
+        raise FileRefused(
+            f"The first line cannot be read: {error}. Nothing was imported."
+        ) from None
+    missing = [name for name in _REQUIRED if name not in names]
+    unknown = sorted(set(names) - set(_FIELDS))
+    twice = sorted({name for name in names if names.count(name) > 1})
+    for what, which in (("lacks", missing), ("has unknown", unknown), ("repeats", twice)):
+        if which:
+            raise FileRefused(
+                f"The first line {what} names: {_quoted(', '.join(which))}. Nothing was imported. "
+                f"It must name each of {', '.join(_REQUIRED)} once, and may name businessDate."
+            )
+    return names
+
+
+def _csv_reader(names: Sequence[str]) -> _Read:
+    # The end of a line that was cut off does not show in these, but may in all others.
+    may_be_cut = names[-1] not in ("isWin", "businessDate")
+
+    def read(line: _Line) -> _Payout:
+        cells = _cells(line)
+        if len(cells) != len(names):
+            raise _Rejected(f"it has {len(cells)} fields instead of {len(names)}")
+        if may_be_cut and not line.is_ended:
+            raise _Rejected(
+                "the file ends without a line break, so it may have been cut short; add one"
+            )
+        return _typed(dict(zip(names, cells, strict=True)))
+
+    return read
+
+
+def _cells(line: _Line) -> list[str]:
+    try:
+        [cells] = csv.reader([line.text.decode()], strict=True)
+    except UnicodeDecodeError as error:
+        raise _Rejected(f"it is not UTF-8 (byte {error.start})") from None
+    except csv.Error as error:
+        raise _Rejected(f"it is not CSV: {error}") from None
+    except ValueError:
+        raise _Rejected("it is not one line of CSV") from None
+    return cells
+
+
+_DIGITS = re.compile(r"-?[0-9]{1,19}")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_BOOLEANS = {"true": True, "false": False}
+
+
+def _typed(cells: dict[str, str]) -> _Payout:
+    if not _DIGITS.fullmatch(cells["amount"]):
+        raise _Rejected(f"amount is {_quoted(cells['amount'])}; {_WHOLE}")
+    if cells["isWin"] not in _BOOLEANS:
+        raise _Rejected(f"isWin is {_quoted(cells['isWin'])}; it must be true or false")
+    return _Payout(
+        **{name: cells[wire_name] for name, wire_name in _TEXT_FIELDS},
+        amount=int(cells["amount"]),
+        is_win=_BOOLEANS[cells["isWin"]],
+        business_date=_typed_date(cells.get("businessDate", "")),
+    )
+
+
+def _typed_date(cell: str) -> date | None:
+    if not cell:
+        return None
+    try:
+        if _DATE.fullmatch(cell):
+            return date.fromisoformat(cell)
+    except ValueError:
+        pass
+    raise _Rejected(f"businessDate is {_quoted(cell)}; it must be a day, YYYY-MM-DD")
+
+
+def _quoted(value: str) -> str:
+    return repr(value if len(value) <= 50 else value[:50] + "…")
+
+
+class _Days(NamedTuple):
+    """The last day that a payout may belong to, and the one of those that name none."""
+
+    today: date
+    given: date | None
+
+    def of(self, line: _Line, payout: _Payout) -> date:
+        day = payout.business_date or self.given
+        if day is None:
+            raise FileRefused(
+                f"Line {line.number} has no businessDate. Lines before it may have been imported. "
+                "Import the file again with --business-date YYYY-MM-DD, the UTC day that payouts "
+                "without one belong to."
+            )
+        if day > self.today:
+            raise _Rejected(f"the business date {day} lies in the future: it is {self.today} UTC")
+        if day < _FIRST_DATE:
+            raise _Rejected(f"the business date {day} lies before {_FIRST_DATE}")
+        return day
+
+
+def _check(payout: _Payout) -> None:
+    for name, wire_name in _TEXT_FIELDS:
+        value: str = getattr(payout, name)
+        if not value.strip():
+            raise _Rejected(f"{wire_name} is empty")
+        if "\0" in value:
+            raise _Rejected(f"{wire_name} holds a NUL character, which cannot be stored")
+    if len(payout.transaction_id) > _TRANSACTION_ID_LIMIT:
+        raise _Rejected(f"transactionId is longer than {_TRANSACTION_ID_LIMIT} characters")
+    if not 0 <= payout.amount <= _AMOUNT_LIMIT:
+        # Not quoted: it may have any number of digits.
+        what = "negative" if payout.amount < 0 else "beyond 2^63 - 1"
+        raise _Rejected(f"amount is {what}")
+
+
+class _Parsed(NamedTuple):
+    """The lines of a chunk: rows for the outbox, each with its line's number, and the others."""
+
+    rows: list[tuple[Any, ...]]
+    rejected: list[tuple[_Line, str]]
+
+
+def _parse(chunk: list[_Line], read_payout: _Read, days: _Days) -> _Parsed:
+    parsed = _Parsed([], [])
+    for line in chunk:
+        if not line.text.strip():
+            continue
+        try:
+            if line.is_too_long:
+                raise _Rejected(f"it has {LINE_LIMIT_BYTES} bytes or more")
+            payout = read_payout(line)
+            _check(payout)
+            day = days.of(line, payout)
+            entered = (getattr(payout, name) for name in PAYOUT_COLUMNS)
+            parsed.rows.append((line.number, *entered, day))
+        except _Rejected as error:
+            parsed.rejected.append((line, str(error)))
+    return parsed
+
+
+# Into the outbox.
+
+_ENTERED = Table(
+    "entered",
+    MetaData(),
+    Column("line_number", BigInteger),
+    *(
+        Column(name, {"amount": BigInteger, "is_win": Boolean}.get(name, Text))
+        for name in PAYOUT_COLUMNS
+    ),
+    Column("business_date", Date),
+    prefixes=["TEMPORARY"],
+    postgresql_on_commit="DROP",
+)
+
+# In the order of ids, as everything here locks payouts: two imports may wait for each other's
+# chunks, but never in a circle.  Of equal ids the first line counts.
+_ENTER = f"""
+INSERT INTO wallet.transaction (
+    {", ".join(PAYOUT_COLUMNS)}, business_date, origin_source, origin_key
+)
+SELECT {", ".join(PAYOUT_COLUMNS)}, business_date, 'import', :file_name || ':' || line_number
+FROM entered
+ORDER BY transaction_id COLLATE "C", line_number
+"""
+
+# One look-up an id, so that the cost does not grow with the outbox.
+_COMPARE = f"""
+SELECT
+    count(*) FILTER (WHERE is_other) AS conflicting,
+    count(*) FILTER (WHERE is_held) AS held
+FROM entered
+CROSS JOIN LATERAL (
+    SELECT
+        ROW({", ".join(f"entered.{name}" for name in PAYOUT_COLUMNS)}) IS DISTINCT FROM
+        ROW({", ".join(f"known.{name}" for name in PAYOUT_COLUMNS)}) AS is_other,
+        known.hold_reason IS NOT NULL AS is_held
+    FROM wallet.transaction AS known
+    WHERE known.transaction_id = entered.transaction_id COLLATE "C"
+    LIMIT 1
+) AS compared
+"""
+
+
+def _store(engine: Engine, file_name: str, parsed: _Parsed, imported: Imported) -> None:
+    """Commit a chunk, and count what became of it."""
+    with transaction(engine, "importer") as connection:
+        new, conflicting, held = _enter(connection, file_name, parsed.rows)
+        _keep_rejected(connection, file_name, parsed.rejected)
+    imported.read += len(parsed.rows) + len(parsed.rejected)
+    imported.new += new
+    imported.same += len(parsed.rows) - new - conflicting
+    imported.conflicting += conflicting
+    imported.held += held
+    imported.rejected += len(parsed.rejected)
+
+
+def _enter(
+    connection: Connection, file_name: str, rows: list[tuple[Any, ...]]
+) -> tuple[int, int, int]:
+    """How many are new, how many of the others have another content, how many are held."""
+    if not rows:
+        return 0, 0, 0
+    _ENTERED.create(connection)
+    copy_rows(connection, _ENTERED, _ENTERED.columns.keys(), rows)
+    connection.execute(sql("GRANT SELECT ON entered TO wallet_writer"))
+    connection.execute(sql("SET LOCAL ROLE wallet_writer"))
+    new = connection.execute(sql(_ENTER), {"file_name": file_name}).rowcount
+    connection.execute(sql("SET LOCAL ROLE importer"))
+    compared = connection.execute(sql(_COMPARE)).one()
+    return new, compared.conflicting, compared.held
+
+
+def _keep_rejected(
+    connection: Connection, file_name: str, rejected: list[tuple[_Line, str]]
+) -> None:
+    rows = [
+        {
+            "file_name": file_name,
+            "line_number": line.number,
+            "reason": _storable(reason),
+            "line": line.text[:KEPT_BYTES],
+            "line_bytes": line.size,
+            "line_sha256": line.sha256,
+        }
+        for line, reason in rejected
+    ]
+    if rows:
+        connection.execute(insert(rejected_line).on_conflict_do_nothing(), rows)
+
+
+def _storable(reason: str) -> str:
+    """A reason may quote a name of the line, which may be anything."""
+    return reason.replace("\0", "\\0")[:_REASON_LIMIT]
+
+
+def _report_rejected(engine: Engine, file_name: str, imported: Imported) -> None:
+    with transaction(engine, "importer") as connection:
+        examples = connection.execute(
+            select(rejected_line.c.line_number, rejected_line.c.reason)
+            .where(rejected_line.c.file_name == file_name)
+            .order_by(rejected_line.c.rejected_at.desc(), rejected_line.c.line_number)
+            .limit(_EXAMPLES)
+        )
+        open_finding(
+            connection,
+            Finding(
+                kind="lines_rejected",
+                source=SOURCE,
+                subject=file_name,
+                summary=f"{imported.rejected} of {imported.read} lines of {file_name} are no "
+                "payouts and were not imported.",
+                kept="They are in wallet.rejected_line, each with its number and the reason; all "
+                "other lines are in the outbox. Correct the file and import it again: what is "
+                "there already stays as it is.",
+                detail={
+                    "count": imported.rejected,
+                    "examples": [dict(row._mapping) for row in examples],
+                },
+            ),
+        )

@@ -1,0 +1,249 @@
+"""The outbox: what entered it gets its bytes, and what it holds back becomes a finding.
+
+A payout's bytes are made once and are the same in every request (`include.providers.wallet`).  One
+that cannot be signed safely is held with the reason, and its neighbours go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Engine, Row, func, select, text, update
+
+from include.providers import wallet
+from include.warehouse.database import array_literal, lock_source, transaction
+from include.warehouse.findings import Finding, open_finding
+from include.warehouse.tables import PAYOUT_COLUMNS
+from include.warehouse.tables import transaction as transaction_table
+from include.warehouse.tables import transaction_conflict as conflict_table
+
+SOURCE = wallet.PROVIDER
+
+# The outbox's own holds, as a person reads them; those of sending are told by whoever sends.
+HOLDS = {
+    "amount_without_win": "isWin is false although there is an amount to pay",
+    "changed": "another content was entered under the same transactionId before they were sent",
+    "unsignable": "the partner could read something else than what would be signed",
+}
+
+_ROWS_AT_A_TIME = 2000
+_EXAMPLES = 10
+
+_IS_UNFROZEN = (
+    transaction_table.c.item.is_(None)
+    & (transaction_table.c.disposition == "open")
+    & transaction_table.c.hold_reason.is_(None)
+)
+
+
+def _update_each(assignments: str) -> str:
+    """An UPDATE of many rows at once, each with a text (`given`) of its own."""
+    return f"""
+        UPDATE wallet.transaction
+        SET {assignments}
+        FROM unnest(CAST(:ids AS text[]), CAST(:texts AS text[])) AS told (id, given)
+        WHERE transaction_id = told.id COLLATE "C"
+    """
+
+
+_FREEZE = _update_each("item = convert_to(given, 'UTF8')")
+_HOLD = _update_each("hold_reason = 'unsignable', hold_detail = given")
+
+
+class Frozen(NamedTuple):
+    """How many payouts got their bytes, and how many are held because they cannot be signed."""
+
+    frozen: int
+    unsignable: int
+
+
+def freeze_new(
+    engine: Engine, freeze_item: Callable[[wallet.Item], bytes] = wallet.freeze_item
+) -> Frozen:
+    """Freeze the bytes of every open payout that has none, and tell what is held.
+
+    Memory does not grow with their number; killed at any moment, what is left is the next run's.
+    """
+    frozen = unsignable = 0
+    last: str | None = ""
+    while last is not None:
+        with transaction(engine, "sender") as connection:
+            rows = _next_unfrozen(connection, last)
+            items, reasons = _try_each(rows, freeze_item)
+            _write(connection, _FREEZE, items)
+            _write(connection, _HOLD, reasons)
+        frozen, unsignable = frozen + len(items), unsignable + len(reasons)
+        last = rows[-1].transaction_id if rows else None
+    report_outbox(engine)
+    return Frozen(frozen, unsignable)
+
+
+def _next_unfrozen(connection: Connection, last: str) -> Sequence[Row[Any]]:
+    """The next rows, locked in the order of their ids as everything here locks them."""
+    return connection.execute(
+        select(*(transaction_table.c[name] for name in PAYOUT_COLUMNS))
+        .where(_IS_UNFROZEN, transaction_table.c.transaction_id > last)
+        .order_by(transaction_table.c.transaction_id)
+        .limit(_ROWS_AT_A_TIME)
+        .with_for_update()
+    ).all()
+
+
+def _try_each(
+    rows: Iterable[Row[Any]], freeze_item: Callable[[wallet.Item], bytes]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """By id: the bytes of those that can be signed, as text, and the reasons of the others."""
+    items: dict[str, str] = {}
+    reasons: dict[str, str] = {}
+    for row in rows:
+        try:
+            items[row.transaction_id] = freeze_item(wallet.Item(**row._mapping)).decode()
+        except wallet.Unsignable as error:
+            reasons[row.transaction_id] = error.reason
+    return items, reasons
+
+
+def _write(connection: Connection, statement: str, texts: dict[str, str]) -> None:
+    if texts:
+        connection.execute(
+            text(statement),
+            {"ids": array_literal(texts), "texts": array_literal(texts.values())},
+        )
+
+
+def report_outbox(engine: Engine) -> None:
+    """Open findings for what is held, or came again with another content, and was not told yet.
+
+    One a business date and reason, however many payouts it is about; each of these then names it.
+    """
+    with transaction(engine, "sender") as connection:
+        lock_source(connection, SOURCE)
+        for business_date, reason in _untold_holds(connection):
+            _tell_hold(connection, business_date, reason)
+        for business_date, count, examples in _untold_changes(connection):
+            _tell_changes(connection, business_date, count, examples)
+
+
+def _untold_holds(connection: Connection) -> Sequence[Any]:
+    return connection.execute(
+        select(transaction_table.c.business_date, transaction_table.c.hold_reason)
+        .where(
+            transaction_table.c.hold_reason.in_(HOLDS),
+            transaction_table.c.hold_finding_id.is_(None),
+        )
+        .distinct()
+        .order_by(transaction_table.c.business_date, transaction_table.c.hold_reason)
+    ).all()
+
+
+def _tell_hold(connection: Connection, business_date: date, reason: str) -> None:
+    is_held = (transaction_table.c.business_date == business_date) & (
+        transaction_table.c.hold_reason == reason
+    )
+    detail = _describe_held(connection, is_held) | {"reason": reason}
+    finding_id = open_finding(
+        connection,
+        Finding(
+            kind="transactions_held",
+            source=SOURCE,
+            subject=f"{business_date}, {reason}",
+            summary=f"{detail['count']} payouts of {business_date} are held: {HOLDS[reason]}.",
+            kept="They are in the outbox as they were first entered, and are not sent; all others "
+            "go on.",
+            detail=detail,
+        ),
+    )
+    connection.execute(
+        update(transaction_table)
+        .where(is_held, transaction_table.c.hold_finding_id.is_(None))
+        .values(hold_finding_id=finding_id)
+    )
+    connection.execute(
+        update(conflict_table)
+        .where(
+            conflict_table.c.finding_id.is_(None),
+            ~conflict_table.c.is_after_send,
+            conflict_table.c.transaction_id == transaction_table.c.transaction_id,
+            transaction_table.c.hold_finding_id == finding_id,
+        )
+        .values(finding_id=finding_id)
+    )
+
+
+def _describe_held(connection: Connection, is_held: Any) -> dict[str, Any]:
+    by_currency = connection.execute(
+        select(
+            transaction_table.c.currency,
+            func.count().label("payouts"),
+            func.sum(transaction_table.c.amount).label("amount"),
+        )
+        .where(is_held)
+        .group_by(transaction_table.c.currency)
+        .order_by(transaction_table.c.currency)
+    ).all()
+    examples = connection.execute(
+        select(transaction_table.c.transaction_id, transaction_table.c.hold_detail)
+        .where(is_held)
+        .order_by(transaction_table.c.transaction_id)
+        .limit(_EXAMPLES)
+    )
+    return {
+        "count": sum(row.payouts for row in by_currency),
+        "amounts": {row.currency: str(_in_major_units(row.amount)) for row in by_currency},
+        "examples": [dict(row._mapping) for row in examples],
+    }
+
+
+def _in_major_units(amount: Decimal) -> Decimal:
+    return (amount / wallet.AMOUNT_SCALE).quantize(Decimal(1) / wallet.AMOUNT_SCALE)
+
+
+def _untold_changes(connection: Connection) -> Sequence[Any]:
+    example = func.jsonb_build_object(
+        "transaction_id",
+        conflict_table.c.transaction_id,
+        "conflict_id",
+        conflict_table.c.conflict_id,
+    )
+    return connection.execute(
+        select(
+            transaction_table.c.business_date,
+            func.count(),
+            func.array_agg(example)[1:_EXAMPLES],
+        )
+        .join_from(conflict_table, transaction_table)
+        .where(conflict_table.c.finding_id.is_(None), conflict_table.c.is_after_send)
+        .group_by(transaction_table.c.business_date)
+        .order_by(transaction_table.c.business_date)
+    ).all()
+
+
+def _tell_changes(
+    connection: Connection, business_date: date, count: int, examples: list[dict[str, Any]]
+) -> None:
+    finding_id = open_finding(
+        connection,
+        Finding(
+            kind="transactions_changed",
+            source=SOURCE,
+            subject=str(business_date),
+            summary=f"{count} payouts of {business_date} were entered again with another content "
+            "after they had been sent.",
+            kept="What was sent counts; the other content is in wallet.transaction_conflict and is "
+            "never sent.",
+            detail={"count": count, "examples": examples},
+        ),
+    )
+    connection.execute(
+        update(conflict_table)
+        .where(
+            conflict_table.c.finding_id.is_(None),
+            conflict_table.c.is_after_send,
+            conflict_table.c.transaction_id == transaction_table.c.transaction_id,
+            transaction_table.c.business_date == business_date,
+        )
+        .values(finding_id=finding_id)
+    )

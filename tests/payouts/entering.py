@@ -1,0 +1,108 @@
+"""Payouts made in a test, and ways into the outbox and out of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, insert, text
+
+from include.warehouse.database import open_engine, transaction
+from include.warehouse.tables import transaction as transaction_table
+from tests.warehouses import Warehouse
+
+DAY = date(2026, 11, 20)
+FIELDS = {
+    "transaction_id": "transactionId",
+    "ref_transaction_id": "refTransactionId",
+    "session_id": "sessionId",
+    "round_id": "roundId",
+    "player_id": "playerId",
+    "game_id": "gameId",
+    "currency": "currency",
+    "amount": "amount",
+    "is_win": "isWin",
+}
+
+
+def payout(transaction_id: str, /, **changes: Any) -> dict[str, Any]:
+    """The payout of the documentation's example with another id, as columns of the outbox."""
+    return {
+        "transaction_id": transaction_id,
+        "ref_transaction_id": "21848853-1198-4dde-9a21-bb9598398a8c",
+        "session_id": "f1dfc865-584c-4cba-a175-06172b2a41141731504451691",
+        "round_id": "817e22b4-b030-468b-964e-62b9a7343050-1753428290674",
+        "player_id": "18865671",
+        "game_id": "G1720761376617",
+        "currency": "EUR",
+        "amount": 250_000_000,
+        "is_win": True,
+        **changes,
+    }
+
+
+def as_line(transaction_id: str, /, **changes: Any) -> dict[str, Any]:
+    """The same by the documentation's names; `changes` by these, or by the columns' names."""
+    columns = {name: changes.pop(name) for name in list(changes) if name in FIELDS}
+    made = payout(transaction_id, **columns)
+    return {FIELDS[name]: value for name, value in made.items()} | changes
+
+
+def write_ndjson(path: Path, lines: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+@contextmanager
+def writer(warehouse: Warehouse) -> Iterator[Engine]:
+    """The engine of an operator's own system."""
+    engine = open_engine(warehouse.outbox_url)
+    yield engine
+    engine.dispose()
+
+
+def enter(warehouse: Warehouse, *payouts: dict[str, Any]) -> int:
+    """INSERT, as an operator's own system would; how many rows that entered."""
+    statement = insert(transaction_table)
+    with transaction(warehouse.engine, "wallet_writer") as connection:
+        return sum(
+            connection.execute(statement, {"business_date": DAY} | each).rowcount
+            for each in payouts
+        )
+
+
+def stored(warehouse: Warehouse, transaction_id: str) -> Row[Any]:
+    [row] = rows(
+        warehouse, "SELECT * FROM wallet.transaction WHERE transaction_id = :id", transaction_id
+    )
+    return row
+
+
+def rows(warehouse: Warehouse, statement: str, given: str | None = None) -> list[Row[Any]]:
+    with warehouse.owner_engine.connect() as connection:
+        return list(connection.execute(text(statement), {} if given is None else {"id": given}))
+
+
+def as_sender(warehouse: Warehouse, assignments: str, transaction_id: str) -> None:
+    """What sending does to a row, in a transaction of its own."""
+    with transaction(warehouse.engine, "sender") as connection:
+        send(connection, assignments, transaction_id)
+
+
+def send(connection: Connection, assignments: str, transaction_id: str) -> None:
+    connection.execute(
+        text(f"UPDATE wallet.transaction SET {assignments} WHERE transaction_id = :id"),
+        {"id": transaction_id},
+    )
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
