@@ -595,25 +595,26 @@ def test_two_runs_at_once_land_everything_once(
 @pytest.mark.parametrize(
     "leaping",
     [
-        pytest.param(entry(2**63 - 1), id="by number"),
-        pytest.param(entry(3, id="c0de", created_at="2046-05-10T18:32:14+00:00"), id="by time"),
+        pytest.param([entry(2**63 - 1)], id="by number"),
+        pytest.param([entry(10**18 + 1), entry(10**18)], id="two by number"),
+        pytest.param([entry(3, id="c0de", created_at="2046-05-10T18:32:14+00:00")], id="by time"),
     ],
 )
 def test_an_entry_that_would_hide_all_others_never_becomes_the_cursor(
-    warehouse: Warehouse, sandbox: Sandbox, connection: Any, leaping: dict[str, Any]
+    warehouse: Warehouse, sandbox: Sandbox, connection: Any, leaping: list[dict[str, Any]]
 ) -> None:
     sandbox.configure("ticktock", visible_entries=60)
     run_land(warehouse, sandbox)
     before = position(connection)
     with (
-        wire_server(answer(200, body_of(leaping))) as server,
+        wire_server(answer(200, body_of(*leaping))) as server,
         ticktock.open_client(server.base_url, "a-key", QUICK) as client,
         pytest.raises(PageStopped, match="so far beyond others"),
     ):
         land(warehouse.engine, SOURCE, client, QUICK, "test")
     assert position(connection) == before
     [finding] = open_findings(connection, "undecodable_page")
-    assert str(leaping["id"]) in finding.summary
+    assert str(leaping[0]["id"]) in finding.summary
     with pytest.raises(DecisionRefused, match="would hide all that comes before"):
         resolve(
             warehouse.engine,
