@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -99,10 +98,3 @@ def send(connection: Connection, assignments: str, transaction_id: str) -> None:
         text(f"UPDATE wallet.transaction SET {assignments} WHERE transaction_id = :id"),
         {"id": transaction_id},
     )
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

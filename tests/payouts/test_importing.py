@@ -24,6 +24,7 @@ from include.payouts.importing import (
     Imported,
     import_file,
 )
+from tests.local.waiting import wait_for
 from tests.payouts.entering import (
     DAY,
     FIELDS,
@@ -33,7 +34,6 @@ from tests.payouts.entering import (
     payout,
     rows,
     stored,
-    wait_until,
     write_ndjson,
 )
 from tests.warehouses import Warehouse
@@ -464,7 +464,7 @@ def test_killed_in_the_middle_and_started_again_nothing_is_doubled_or_lost(
         file.write("no payout\n")
     for committed in (1, 5001, 12_000):
         process = start(warehouse, path, "--business-date", "2026-11-20")
-        wait_until(partial(_has_committed, warehouse, committed))
+        wait_for("lines are committed", partial(_has_committed, warehouse, committed), 60)
         os.kill(process.pid, signal.SIGKILL)
         finish(process)
         assert process.returncode == -signal.SIGKILL

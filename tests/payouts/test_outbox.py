@@ -15,6 +15,7 @@ from include.payouts.outbox import Frozen, freeze_new, report_outbox
 from include.providers import wallet
 from include.warehouse.database import transaction
 from include.warehouse.tables import transaction as transaction_table
+from tests.local.waiting import wait_for
 from tests.payouts.entering import (
     DAY,
     as_sender,
@@ -23,7 +24,6 @@ from tests.payouts.entering import (
     rows,
     send,
     stored,
-    wait_until,
     writer,
 )
 from tests.warehouses import Warehouse
@@ -238,7 +238,11 @@ def test_a_change_that_comes_while_a_send_commits_does_not_hold(warehouse: Wareh
 
 
 def _wait_for_a_lock(warehouse: Warehouse) -> None:
-    wait_until(lambda: bool(rows(warehouse, "SELECT FROM pg_locks WHERE NOT granted")))
+    wait_for(
+        "the second waits for the first",
+        lambda: bool(rows(warehouse, "SELECT FROM pg_locks WHERE NOT granted")),
+        60,
+    )
 
 
 # --- what never changes -------------------------------------------------------------------------
