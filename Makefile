@@ -27,9 +27,9 @@ check: .venv/installed ## format, lint, types
 	$(venv) -m ruff check .
 	$(venv) -m mypy
 
-bench: .venv/installed .venv-bench/installed ## measure beside other ways, ENTRIES=1000000; or alone, SCALE=10000000
+bench: .venv/installed .venv-bench/installed ## measure beside other ways, ENTRIES=1000000; SCALE=10000000; PAYOUTS=1000000
 	@exec $(venv) -m tests.bench $(if $(ENTRIES),--entries $(ENTRIES)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
-		$(if $(SCALE),--scale $(SCALE))
+		$(if $(SCALE),--scale $(SCALE)) $(if $(PAYOUTS),--payouts $(PAYOUTS))
 
 latency: .venv/installed ## measure from the provider to core, and an empty run beside empty tasks; TICKS=2
 	@exec $(venv) -m tests.latency $(if $(TICKS),--ticks $(TICKS))

@@ -6,7 +6,9 @@ Keys and hosts are not here: they belong to Airflow connections.
 
 from __future__ import annotations
 
-from typing import Any
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -90,6 +92,94 @@ class Settings(BaseSettings):
     )
     batch_stuck_seconds: float = Field(
         3600.0, gt=0, description="A batch unfinished for this long is a finding."
+    )
+
+    wallet_batch_items: int = Field(
+        100, ge=1, le=1000, description="Payouts in one request to the wallet, after the canary."
+    )
+    wallet_requests_at_once: int = Field(
+        4, ge=1, le=32, description="Requests to the wallet under way at the same time."
+    )
+    wallet_deadline_seconds: float = Field(
+        30.0,
+        gt=0,
+        le=600,
+        description="Longest one request to the wallet may take in all; nothing of it is sent later.",
+    )
+    wallet_body_limit_bytes: int = Field(
+        4 * 2**20, ge=1024, description="Longest answer of the wallet that is read and stored."
+    )
+    wallet_partner_idempotent: bool = Field(
+        True,
+        description="The partner processes a transactionId once and repeats its answer, as it documents. If not, nothing in doubt is sent again without a decision.",
+    )
+    wallet_item_codes: dict[
+        str, Literal["ok", "final", "duplicate", "authentication", "syntax", "other"]
+    ] = Field(
+        {},
+        description='What codes of the wallet mean, as JSON, beside and before those it documents: {"RS_ERROR_X": "final"}; ok, final, duplicate, authentication, syntax or other.',
+    )
+    wallet_window_seconds: float = Field(
+        1500.0,
+        gt=0,
+        description="How long a window is within which what is in doubt is sent again.",
+    )
+    wallet_sends_a_window: int = Field(
+        3, ge=1, description="How often a payout in doubt is sent in one window …"
+    )
+    wallet_windows: int = Field(
+        3, ge=1, description="… and in how many windows, before it is held for a decision."
+    )
+    wallet_resend_delay_seconds: float = Field(
+        60.0,
+        ge=0,
+        description="Wait before a payout in doubt is sent the second time, doubled each time; never before its request's deadline.",
+    )
+    wallet_lease_seconds: float = Field(
+        60.0,
+        gt=0,
+        description="How long a sender that has died keeps others from sending.",
+    )
+    wallet_stage_items: int = Field(
+        5000, ge=1, description="Payouts after which refusals are judged before they become lost."
+    )
+    wallet_refusal_share_limit: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="Share of a stage's payouts with the same refusal that stops a currency …",
+    )
+    wallet_refusal_sample: int = Field(
+        10, ge=1, description="… once so many were answered; or the first three alike."
+    )
+    second_person_above: Decimal = Field(
+        Decimal(1000),
+        ge=0,
+        description="Payouts of a finding that together exceed this, in units of their currency, are only lost when two people decide so.",
+    )
+
+    import_folder: Path | None = Field(
+        None,
+        description="Folder of files for `import_files`, which every worker can read and write; unset: nothing can be imported by that DAG.",
+    )
+
+    odds88_payout_unit: Literal["major", "minor"] | None = Field(
+        None,
+        description="Whether odds88 counts `payout` and `partialRefund` in major units (12.34) or in minor ones (1234); unset: bets for which that makes a difference are held back.",
+    )
+    odds88_payout_contains_partial_refund: bool | None = Field(
+        None,
+        description="Whether odds88's `payout` contains `partialRefund` already; unset: bets with a partial refund are held back.",
+    )
+    odds88_first_settlement_version: int = Field(
+        1,
+        ge=0,
+        description="`settlementVersion` of a leg that odds88 settles for the first time; a higher one is a resettlement.",
+    )
+    odds88_token_header: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9-]+: *[ -~]*\{token\}[ -~]*$",
+        description="Header that carries the token to odds88's stream; unset: Authorization: Bearer {token}",
     )
 
     @classmethod

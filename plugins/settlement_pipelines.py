@@ -1,4 +1,4 @@
-"""The Airflow plugin: puts the page Findings into the UI's menu."""
+"""The Airflow plugin: the page Findings in the UI's menu, and what a deadline counts from."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from airflow.plugins_manager import AirflowPlugin
 from pydantic import ValidationError
 
+from include.orchestration.deadlines import RunAfter
 from include.orchestration.findings_page.app import URL_PREFIX, create_app
 
 # A task's process is forked by one that has loaded the plugins, and inherits their modules.  Tasks
@@ -18,12 +19,13 @@ with suppress(ValidationError):
 
 
 class SettlementPipelines(AirflowPlugin):
-    """The page for whoever is on call."""
+    """What Airflow itself is told of us."""
 
     name = "settlement_pipelines"
     fastapi_apps: ClassVar[list[Any]] = [
         {"name": "Findings", "app": create_app(), "url_prefix": URL_PREFIX}
     ]
+    deadline_references: ClassVar[list[Any]] = [RunAfter]
     external_views: ClassVar[list[Any]] = [
         {
             "name": "Findings",

@@ -21,7 +21,14 @@ from include.local.agreement import disagreements
 from include.local.airflow import COMPONENTS, POOLS, AirflowApi, now
 from include.local.postgres import Postgres, free_port, programs_folder, remove_cluster
 from include.local.supervisor import Supervisor
-from include.sandbox.addresses import ALERTS_PATH, TICKTOCK_KEY, TICKTOCK_PATH
+from include.sandbox.addresses import (
+    ALERTS_PATH,
+    TICKTOCK_KEY,
+    TICKTOCK_PATH,
+    WALLET_KEY,
+    WALLET_PATH,
+    WALLET_SECRET,
+)
 from include.sandbox.client import Sandbox
 from tests.compose import (
     AIRFLOW_SERVICES,
@@ -194,6 +201,18 @@ def test_each_login_reaches_its_own_database_alone(deployment: Deployment) -> No
         connect("airflow")
 
 
+def test_payouts_are_entered_under_a_login_that_tasks_do_not_know(deployment: Deployment) -> None:
+    password = deployment.variables["OUTBOX_PASSWORD"]
+    assert password in deployment.host.environment("migrate").values()
+    assert password not in str(deployment.host.environment("scheduler"))
+    url = deployment.postgres.location("warehouse").set(username="outbox", password=password)
+    question = (
+        "--command=SELECT 1 / (has_column_privilege('wallet.transaction', 'amount', 'INSERT')"
+        " AND NOT has_table_privilege('wallet.transaction', 'SELECT'))::integer"
+    )
+    _run([_program("psql"), question, url.render_as_string(hide_password=False)])
+
+
 @pytest.fixture(scope="module")
 def airflow(deployment: Deployment) -> AirflowApi:
     """Airflow's services of the compose file, healthy."""
@@ -318,6 +337,14 @@ def _variables(sandbox_url: str) -> dict[str, str]:
             "conn_type": "http",
             "password": TICKTOCK_KEY,
             "extra": {"base_url": f"{sandbox_url}{TICKTOCK_PATH}"},
+        },
+        "WALLET": {
+            "conn_type": "http",
+            "password": WALLET_KEY,
+            "extra": {
+                "base_url": f"{sandbox_url}{WALLET_PATH}",
+                "signing_secret": WALLET_SECRET,
+            },
         },
         "ALERTS": {"conn_type": "http", "extra": {"base_url": f"{sandbox_url}{ALERTS_PATH}"}},
     }

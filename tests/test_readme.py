@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ README = (PROJECT / "README.md").read_text(encoding="utf-8")
 def shown(default: Any) -> str:
     if default is None:
         return "unset"
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, dict):
+        return json.dumps(default)
     return f"{default:_}" if isinstance(default, int) else f"{default:g}"
 
 
@@ -49,5 +54,5 @@ def test_every_finance_view_named_exists() -> None:
     assert named <= views
     section = README.partition("## For finance")[2].partition("\n## ")[0]
     rows = re.findall(r"^(\| `.*?) \|", section, flags=re.MULTILINE)
-    listed = set(re.findall(r"`(\w+)`", "\n".join(rows)))
+    listed = set(re.findall(r"`(\w+)(?:\(\w+\))?`", "\n".join(rows)))
     assert views == listed

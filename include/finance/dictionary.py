@@ -1,4 +1,5 @@
-"""The data dictionary: every table, view and column of a warehouse with its meaning, as Markdown.
+"""The data dictionary: every table, view and column of a warehouse with its meaning, as Markdown,
+and every function that finance may ask.
 
 It is generated from the comments in the database's own catalogue, so it cannot say anything else
 than what a person sees with `\\d+` in psql.
@@ -50,6 +51,16 @@ WHERE namespace.nspname = ANY(:schemas)
 ORDER BY array_position(:schemas, namespace.nspname::text), relation.relname, attribute.attnum
 """)
 
+# The functions of other schemas are how the warehouse works, not what it tells.
+_FUNCTIONS = text("""
+SELECT
+    format('finance.%s(%s)', proname, pg_get_function_identity_arguments(oid)) AS function,
+    obj_description(oid, 'pg_proc') AS meaning
+FROM pg_catalog.pg_proc
+WHERE pronamespace::regnamespace::text = 'finance'
+ORDER BY function
+""")
+
 
 class Uncommented(Exception):
     """Something in the warehouse does not say what it means; the message names all of it."""
@@ -71,16 +82,22 @@ class _Column(NamedTuple):
     column_meaning: str | None
 
 
+class _Function(NamedTuple):
+    function: str
+    meaning: str | None
+
+
 def render(connection: Connection) -> str:
     """The dictionary of the migrated warehouse behind `connection`, finance first.
 
-    Raises `Uncommented` if a schema, table, view or column has no comment.
+    Raises `Uncommented` if a schema, table, view, column or function of finance has no comment.
     """
     schemas = ["finance", *(schema for schema in SCHEMAS if schema != "finance")]
     rows = connection.execute(_COLUMNS, {"schemas": schemas})
     columns = [_Column(*row) for row in rows]
-    _require_comments(columns)
-    return "\n".join([_HEAD, *_lines(columns)])
+    functions = [_Function(*row) for row in connection.execute(_FUNCTIONS)]
+    _require_comments(columns, functions)
+    return "\n".join([_HEAD, *_lines(columns, functions)])
 
 
 def write(connection: Connection, path: Path = DICTIONARY) -> None:
@@ -98,11 +115,11 @@ def check(connection: Connection, path: Path = DICTIONARY) -> None:
         )
 
 
-def _require_comments(columns: list[_Column]) -> None:
-    silent = dict.fromkeys(
-        name
+def _require_comments(columns: list[_Column], functions: list[_Function]) -> None:
+    of_columns = (
+        named
         for column in columns
-        for name, meaning in (
+        for named in (
             (f"schema {column.schema}", column.schema_meaning),
             (f"{column.kind} {column.schema}.{column.relation}", column.relation_meaning),
             (
@@ -110,8 +127,9 @@ def _require_comments(columns: list[_Column]) -> None:
                 column.column_meaning,
             ),
         )
-        if not meaning
     )
+    of_functions = ((f"function {each.function}", each.meaning) for each in functions)
+    silent = dict.fromkeys(name for name, meaning in (*of_columns, *of_functions) if not meaning)
     if silent:
         raise Uncommented(
             f"Without a comment: {', '.join(silent)}. The dictionary was left as it is. Say what"
@@ -119,7 +137,7 @@ def _require_comments(columns: list[_Column]) -> None:
         )
 
 
-def _lines(columns: list[_Column]) -> Iterator[str]:
+def _lines(columns: list[_Column], functions: list[_Function]) -> Iterator[str]:
     for (schema, schema_meaning), in_schema in groupby(columns, lambda column: column[:2]):
         yield f"## {schema}\n\n{schema_meaning}\n"
         for relation, in_relation in groupby(in_schema, lambda column: column[2:5]):
@@ -133,6 +151,9 @@ def _lines(columns: list[_Column]) -> Iterator[str]:
                     f" | {_cell(column.column_meaning)} |"
                 )
             yield ""
+        if schema == "finance":
+            for function, meaning in functions:
+                yield f"### {function} (function)\n\n{meaning}\n"
 
 
 def _cell(meaning: str | None) -> str:

@@ -44,7 +44,9 @@ def up() -> None:
 def demo() -> None:
     """Start a fresh system, run every pipeline through it, compare the results, and stop it."""
     progress = Progress()
-    with System(STATES / "demo", progress, is_fresh=True) as system:
+    with System(
+        STATES / "demo", progress, is_fresh=True, airflow_settings=demonstration.SETTINGS
+    ) as system:
         code = demonstration.run(system, progress)
     raise typer.Exit(code)
 

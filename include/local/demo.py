@@ -12,6 +12,7 @@ from typing import Any
 from rich.table import Table
 from sqlalchemy import text
 
+from include.local import resending
 from include.local.agreement import disagreements
 from include.local.progress import Progress
 from include.local.system import System
@@ -19,8 +20,15 @@ from include.sandbox.client import Sandbox
 from include.warehouse.database import open_engine
 
 _CATCH_UP = "catch_up_ticktock"
-_DAGS = (_CATCH_UP, "resolve_findings", "watch_feeds")
+_RESEND = "resend_settlements"
+_DAGS = (_CATCH_UP, _RESEND, "resolve_findings", "watch_feeds")
 _FIRST_ENTRIES, _LATER_ENTRIES = 12_000, 1_500
+# A partner that is silent is given up sooner than by default, and asked again sooner.
+SETTINGS = {
+    "SETTLEMENTS_WALLET_DEADLINE_SECONDS": "3",
+    "SETTLEMENTS_WALLET_RESEND_DELAY_SECONDS": "1",
+}
+
 _DAGS_SECONDS, _RUN_SECONDS = 90.0, 120.0
 
 
@@ -64,11 +72,33 @@ def _play(system: System, sandbox: Sandbox, progress: Progress) -> None:
     with progress.step("ticktock: a page that cannot be decoded stops the feed, a person decides"):
         sandbox.fault("ticktock", "malformed_json")
         sandbox.advance("ticktock", _LATER_ENTRIES)
-        _run_until(system, lambda: _open_finding(system, "undecodable_page") is not None)
-        _decide(system, _open_finding(system, "undecodable_page"), "try_again")
+        _run_until(system, lambda: _open_findings(system, "undecodable_page") != [])
+        _decide(system, _open_findings(system, "undecodable_page"), "try_again")
         _run_until(system, lambda: _landed(system) == _FIRST_ENTRIES + 2 * _LATER_ENTRIES)
+    _play_resend(system, sandbox, progress)
     with progress.step("The feeds are watched, the alerts are sent"):
         _run(system, "watch_feeds")
+
+
+def _play_resend(system: System, sandbox: Sandbox, progress: Progress) -> None:
+    """A day of payouts through a bad night, and what people decide in the morning."""
+    with progress.step(
+        f"wallet: {resending.PAYOUTS} payouts enter the outbox, a dry run shows them"
+    ):
+        resending.order_faults(sandbox)
+        resending.enter_payouts(system.outbox_url)
+        _succeed(system, _RESEND, conf={"dry_run": True})
+    with progress.step("wallet: sent through 503, 429, a broken connection, silence, lost answers"):
+        _succeed(system, _RESEND)
+    with progress.step("wallet: what was refused, changed or unclear waits, and people decide"):
+        _decide(system, _open_findings(system, "transactions_held"), "release_hold")
+        _decide(system, _open_findings(system, "transactions_unclear"), "lost")
+        _succeed(system, _RESEND)
+
+
+def _succeed(system: System, dag_id: str, **body: Any) -> None:
+    if (state := _run(system, dag_id, **body)) != "success":
+        raise DemoFailed(f"A run of {dag_id} ended as {state}; its log in the UI says why.")
 
 
 def _run_until(system: System, is_reached: Callable[[], bool]) -> None:
@@ -85,21 +115,23 @@ def _run(system: System, dag_id: str, **body: Any) -> str:
     return system.api.wait_for_run(dag_id, run_id, _RUN_SECONDS)
 
 
-def _decide(system: System, finding_id: int | None, decision: str) -> None:
+def _decide(system: System, finding_ids: list[int], decision: str) -> None:
     conf = {
-        "finding_ids": [finding_id],
+        "finding_ids": finding_ids,
         "decision": decision,
-        "reason": "The provider has confirmed that the page was cut off on its way.",
+        "reason": "The provider was asked and has told what happened.",
         "reference": "demo",
     }
     if _run(system, "resolve_findings", conf=conf) != "success":
-        raise DemoFailed(f"The decision {decision} on finding {finding_id} was not carried out.")
+        raise DemoFailed(f"{decision} on findings {finding_ids} was not carried out.")
 
 
 def _differences(system: System, sandbox: Sandbox) -> Iterator[str]:
     """What does not agree with the sandbox's ledger, or did not end as it should."""
     yield from disagreements(system.warehouse_url, sandbox.ledger("ticktock"))
-    for dag_id, expected in ((_CATCH_UP, 1), ("resolve_findings", 0), ("watch_feeds", 0)):
+    yield from resending.disagreements(system.warehouse_url, sandbox)
+    for dag_id in _DAGS:
+        expected = int(dag_id == _CATCH_UP)
         if (failed := _failed_runs(system, dag_id)) != expected:
             yield f"failed runs of {dag_id}: {failed} here, {expected} expected"
     expected_alerts = set(_ask(system, "SELECT alert_key FROM ops.alert"))
@@ -116,13 +148,12 @@ def _landed(system: System) -> int:
     return int(published)
 
 
-def _open_finding(system: System, kind: str) -> int | None:
-    found = _ask(
+def _open_findings(system: System, kind: str) -> list[int]:
+    return _ask(
         system,
-        "SELECT finding_id FROM ops.finding WHERE state = 'open' AND kind = :kind",
+        "SELECT finding_id FROM ops.finding WHERE state = 'open' AND kind = :kind ORDER BY 1",
         kind=kind,
     )
-    return int(found[0]) if found else None
 
 
 def _ask(system: System, statement: str, **parameters: Any) -> list[Any]:
@@ -165,6 +196,13 @@ _QUESTIONS = {
     "How the subjects stand": """
         SELECT source, status, outcome, sum(settlements) AS settlements
         FROM finance.daily_settlement GROUP BY source, status, outcome ORDER BY 1, 2, 3""",
+    "What became of the payouts": """
+        SELECT business_date, currency, entered_amount AS entered, processed_amount AS processed,
+               lost_amount AS lost, open_amount AS open, held_amount AS held, is_final
+        FROM finance.payout_outcome ORDER BY business_date, currency""",
+    "Payouts lost, and why": """
+        SELECT currency, lost_by, refusal_code, count(*) AS payouts, sum(amount) AS amount
+        FROM finance.payout_lost GROUP BY 1, 2, 3 ORDER BY 1, 2, 3""",
     "How far the numbers can be trusted": "SELECT source, statement FROM finance.feed_completeness",
     "Open findings": """
         SELECT finding_id, severity, what_happened FROM finance.finding_open ORDER BY finding_id""",

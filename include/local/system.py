@@ -18,7 +18,14 @@ from include.local.growth import entries_kept
 from include.local.postgres import Cluster, Postgres, programs_folder, remove_cluster
 from include.local.progress import Progress
 from include.local.supervisor import Supervisor
-from include.sandbox.addresses import ALERTS_PATH, TICKTOCK_KEY, TICKTOCK_PATH
+from include.sandbox.addresses import (
+    ALERTS_PATH,
+    TICKTOCK_KEY,
+    TICKTOCK_PATH,
+    WALLET_KEY,
+    WALLET_PATH,
+    WALLET_SECRET,
+)
 
 PROJECT = Path(__file__).resolve().parents[2]
 STATES = PROJECT / ".local"
@@ -122,6 +129,11 @@ class System:
         return self.cluster.url(self._database("warehouse"), "finance")
 
     @property
+    def outbox_url(self) -> str:
+        """The URL of the warehouse for whoever enters payouts; it may do nothing else."""
+        return self.cluster.url(self._database("warehouse"), "outbox")
+
+    @property
     def ui(self) -> tuple[str, str, str]:
         """Address, user and password of Airflow's UI."""
         password = Secrets(self._folder / "secrets.json").get("ui_password")
@@ -178,6 +190,7 @@ class System:
             "WAREHOUSE_URL": self.warehouse_url,
             "PIPELINES_PASSWORD": self.cluster.password("pipelines"),
             "FINANCE_PASSWORD": self.cluster.password("finance"),
+            "OUTBOX_PASSWORD": self.cluster.password("outbox"),
         }
         inherited = {**airflow.without_airflow(os.environ), **settings}
         steps = {
@@ -218,6 +231,14 @@ class System:
                 "conn_type": "http",
                 "password": TICKTOCK_KEY,
                 "extra": {"base_url": f"{self.sandbox_url}{TICKTOCK_PATH}"},
+            },
+            "WALLET": {
+                "conn_type": "http",
+                "password": WALLET_KEY,
+                "extra": {
+                    "base_url": f"{self.sandbox_url}{WALLET_PATH}",
+                    "signing_secret": WALLET_SECRET,
+                },
             },
             "ALERTS": {
                 "conn_type": "http",

@@ -49,7 +49,11 @@ def alert_failure(context: Context) -> None:
     alert goes through the outbox, which keeps it if it cannot be delivered and sends it once
     however often the callback fires.  Only if the warehouse is away is it sent straight.
     """
-    alert = _describe(context)
+    send_alert(_describe(context))
+
+
+def send_alert(alert: Alert) -> None:
+    """Hand an alert over to the people on call, through the outbox; straight if that is away."""
     try:
         engine = open_warehouse()
         with transaction(engine, "loader") as connection:
@@ -110,8 +114,15 @@ def page_of(key: str) -> str:
     match key.split("/"):
         case ["task", dag_id, task_id, *_]:
             return f"{_base_url()}/dags/{dag_id}/tasks/{task_id}"
+        case ["late", dag_id, *_]:
+            return f"{_base_url()}/dags/{dag_id}"
         case _:
             return f"{_base_url()}/plugin/findings"
+
+
+def page_of_run(dag_id: str, run_id: str) -> str:
+    """The page of Airflow's UI that shows this run."""
+    return f"{_base_url()}/dags/{dag_id}/runs/{quote(run_id)}"
 
 
 def _base_url() -> str:
@@ -139,7 +150,7 @@ def _describe(context: Context) -> Alert:
 
 
 def _page_of_try(instance: Any) -> str:
-    run = f"{_base_url()}/dags/{instance.dag_id}/runs/{quote(instance.run_id)}"
+    run = page_of_run(instance.dag_id, instance.run_id)
     map_index = _map_index(instance)
     task = f"{run}/tasks/{instance.task_id}"
     return task if map_index < 0 else f"{task}/mapped/{map_index}"

@@ -1,4 +1,4 @@
-"""What the pipelines tell other DAGs: that settlements were published, and how many."""
+"""What the pipelines tell other DAGs: that settlements were published, or payouts sent."""
 
 from __future__ import annotations
 
@@ -8,4 +8,9 @@ from airflow.sdk import Asset
 # warehouse, because events of runs that overlap are merged.
 SETTLEMENTS = Asset(
     "settlements", extra={"meaning": "Published settlements; see finance.settlement_current."}
+)
+
+RESEND_OUTCOME = Asset(
+    "resend_outcome",
+    extra={"meaning": "A resend to the wallet ended; see wallet.reported_outcome."},
 )

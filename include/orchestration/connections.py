@@ -13,11 +13,13 @@ from airflow.sdk.log import mask_secret
 from sqlalchemy import URL, Engine
 
 from include.catchup.sources import Source
+from include.payouts.sending import Partner
 from include.providers.http import Client
 from include.settings import Settings
 from include.warehouse.database import open_engine
 
 WAREHOUSE = "warehouse"
+WALLET = "wallet"
 
 # A host that swallows packets must not hold a task, or an alert, for minutes.
 _CONNECT_SECONDS = "10"
@@ -81,6 +83,25 @@ def open_source(source: Source, settings: Settings) -> Client:
     if base_url is None:
         raise ConnectionIncomplete(source.name, "has no address", fields)
     return source.open_client(base_url, connection.password, settings)
+
+
+def open_partner() -> Partner:
+    """The partner whose wallet is told of payouts, from the connection `wallet`."""
+    fields = (
+        "the address as `base_url` in extra, the api key as password and the secret that signs "
+        "requests as `signing_secret` in extra"
+    )
+    connection = read_connection(WALLET, fields)
+    # Airflow masks what stands in `extra` under such a name, once it was read in this way.
+    signing_secret = connection.extra_dejson.get("signing_secret")
+    base_url = base_address(connection)
+    if base_url is None:
+        raise ConnectionIncomplete(WALLET, "has no address", fields)
+    if not connection.password:
+        raise ConnectionIncomplete(WALLET, "has no password, which is the api key", fields)
+    if not isinstance(signing_secret, str) or not signing_secret:
+        raise ConnectionIncomplete(WALLET, "has no `signing_secret` in extra", fields)
+    return Partner(base_url, connection.password, signing_secret)
 
 
 def base_address(connection: Connection) -> str | None:

@@ -22,6 +22,16 @@ def document_watch_feeds() -> str:
     return _read("watch_feeds")
 
 
+def document_resend_settlements() -> str:
+    """The page of `resend_settlements`."""
+    return _read("resend_settlements")
+
+
+def document_import_files() -> str:
+    """The page of `import_files`."""
+    return _read("import_files")
+
+
 def document_resolve_findings() -> str:
     """The page of `resolve_findings`: its runbook, and what each kind of finding allows."""
     lines = ["| finding | decision | what it does |", "|---|---|---|"]

@@ -9,7 +9,8 @@ from typing import Any
 from airflow.sdk import Param
 from sqlalchemy import Engine
 
-from include.warehouse.decisions import DecisionRefused
+from include.settings import Settings
+from include.warehouse.decisions import DecisionRefused, Resolution
 from include.warehouse.decisions import resolve as resolve_finding
 from include.warehouse.findings import KINDS
 
@@ -32,11 +33,16 @@ class Form:
     reference: str | None = None
     record_id: int | None = None
     continue_from: str | None = None
+    transaction_ids: list[str] | None = None
 
     @property
     def parameters(self) -> dict[str, Any]:
         """What only some decisions ask for, where it was filled in."""
-        given = {"record_id": self.record_id, "continue_from": self.continue_from}
+        given = {
+            "record_id": self.record_id,
+            "continue_from": self.continue_from,
+            "transaction_ids": self.transaction_ids,
+        }
         return {name: value for name, value in given.items() if value is not None}
 
 
@@ -65,7 +71,9 @@ def form_fields() -> dict[str, Param]:
             description="Why, in your words; it is kept with the decision for ever.",
         ),
         "reference": _optional_text(
-            "Reference", "A ticket, mail or partner reference that supports it, if there is one."
+            "Reference",
+            "A ticket, mail or partner reference that supports it, if there is one; processed "
+            "needs the partner's confirmation.",
         ),
         "record_id": Param(
             None,
@@ -78,6 +86,16 @@ def form_fields() -> dict[str, Param]:
             "Continue from",
             "Only for skip_page, move_cursor (which needs it) and try_again of a gap: the "
             "provider's id of the entry after which reading goes on.",
+        ),
+        "transaction_ids": Param(
+            None,
+            type=["null", "array"],
+            items={"type": "string", "minLength": 1, "maxLength": 500},
+            minItems=1,
+            maxItems=1000,
+            title="Payouts",
+            description="Only for payouts: the decision is about these of the finding, by their "
+            "transactionId; empty for all that it holds.",
         ),
     }
 
@@ -104,7 +122,9 @@ def resolve_each(engine: Engine, form: Form, decided_by: str | None, run_id: str
             "Airflow does not say who triggered this run, so nothing was decided. Trigger "
             "resolve_findings as a user who has logged in, from the UI or through the REST API."
         )
-    resolved, refused = [], []
+    second_person_above = Settings().second_person_above
+    resolutions: list[Resolution] = []
+    refused: list[str] = []
     for finding_id in dict.fromkeys(form.finding_ids):
         try:
             resolution = resolve_finding(
@@ -116,20 +136,53 @@ def resolve_each(engine: Engine, form: Form, decided_by: str | None, run_id: str
                 reference=form.reference,
                 parameters=form.parameters,
                 run_id=run_id,
+                second_person_above=second_person_above,
             )
         except DecisionRefused as refusal:
             refused.append(f"Finding {finding_id}: {refusal}")
-            _log.warning("Finding %d stays open: %s", finding_id, refusal)
+            _log.warning("Finding %d was not decided: %s", finding_id, refusal)
         else:
-            resolved.append(finding_id)
-            _log.info(
-                "Finding %d: %s by %s. Before: %s. After: %s.",
-                *(finding_id, form.decision, decided_by, resolution.before, resolution.after),
-            )
+            resolutions.append(resolution)
+            _log.info("%s", _describe(resolution, decided_by))
+    waiting = [one.finding_id for one in resolutions if one.awaits_second_person]
+    resolved = [one.finding_id for one in resolutions if not one.awaits_second_person]
     if refused:
+        waits = f", waits for a second person for {waiting}," if waiting else ""
         raise FindingsUnresolved(
-            f"{form.decision} was carried out for {resolved or 'no finding'} and refused for "
-            f"{len(refused)}. {' '.join(refused)}"
+            f"{form.decision} was carried out for {resolved or 'no finding'}{waits} and refused "
+            f"for {len(refused)}. {' '.join(refused)}"
         )
-    _log.info("Done. The next run of the feed's catch_up DAG takes it up within minutes.")
-    return {"decision": form.decision, "decided_by": decided_by, "resolved": resolved}
+    for then in dict.fromkeys(_what_takes_it_up(one) for one in resolutions):
+        _log.info("%s", then)
+    told = {"decision": form.decision, "decided_by": decided_by, "resolved": resolved}
+    return told | ({"awaiting_second_person": waiting} if waiting else {})
+
+
+def _describe(resolution: Resolution, decided_by: str) -> str:
+    """A decision in a line of the log; its payouts one by one are in ops.decision."""
+    before, after = (
+        {name: value for name, value in state.items() if name != "transaction_ids"}
+        for state in (resolution.before, resolution.after)
+    )
+    what = f"Finding {resolution.finding_id}: {resolution.decision} by {decided_by}"
+    if resolution.awaits_second_person:
+        return (
+            f"{what} is recorded as decision {resolution.decision_id} and has changed nothing yet: "
+            "so much takes two people. Another person has to trigger resolve_findings with the "
+            f"same finding, decision and transaction_ids. It is about: {before}."
+        )
+    left = "" if resolution.is_closed else " The finding stays open."
+    return f"{what}. Before: {before}. After: {after}.{left}"
+
+
+def _what_takes_it_up(resolution: Resolution) -> str:
+    if resolution.awaits_second_person:
+        return "Not done yet: it waits for a second person."
+    if resolution.decision in ("send_again", "release_hold"):
+        return (
+            "Done. The next run of resend_settlements, at 01:00 UTC, sends them; to have them sent "
+            "at once, clear `send` of its last run with Downstream, or trigger it."
+        )
+    if resolution.source == "wallet":
+        return "Done. Nothing is left to run for it."
+    return "Done. The next run of the feed's catch_up DAG takes it up within minutes."

@@ -10,19 +10,34 @@ from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
 
 from include.catchup.log import PageStopped
 from include.orchestration.connections import ConnectionIncomplete
+from include.orchestration.importing import FilesRefused, ImportFolderUnusable
+from include.orchestration.resending import BusinessDateRefused
+from include.payouts.outcome import DayUnfinished, OutboxUnsound
+from include.payouts.sending import BreakerTripped, PartnerUnavailable, SendingStopped
 from include.providers.errors import Ambiguous, Fatal, Retriable
 from include.quality.gates import BatchHeld
+from include.warehouse.leases import LeaseLost
 from include.warehouse.publishing import StagedRowsMissing
 
 # A person must change or decide something first; every one of these says what.
 WAITS_FOR_A_PERSON = (
     Ambiguous,
     BatchHeld,
+    BreakerTripped,
+    BusinessDateRefused,
     ConnectionIncomplete,
+    DayUnfinished,
     Fatal,
+    FilesRefused,
+    ImportFolderUnusable,
+    OutboxUnsound,
     PageStopped,
+    SendingStopped,
     StagedRowsMissing,
 )
+
+# It passes by itself; the delay is the task's.
+PASSES_BY_ITSELF = (LeaseLost, PartnerUnavailable)
 
 
 class RetryByRecovery(RetryPolicy):
@@ -44,6 +59,8 @@ class RetryByRecovery(RetryPolicy):
         if isinstance(exception, Retriable):
             delay = exception.retry_after
             return RetryDecision.retry(timedelta(seconds=delay) if delay else None, str(exception))
+        if isinstance(exception, PASSES_BY_ITSELF):
+            return RetryDecision.retry(None, str(exception))
         return RetryDecision.default()
 
     def serialize(self) -> dict[str, Any]:

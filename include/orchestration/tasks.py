@@ -17,11 +17,15 @@ from airflow.sdk import task as airflow_task
 from include.catchup import pipeline, watching
 from include.catchup.sources import SOURCES
 from include.orchestration.alerting import alert_failure, send_unsent
-from include.orchestration.assets import SETTLEMENTS
-from include.orchestration.connections import open_source, open_warehouse
+from include.orchestration.assets import RESEND_OUTCOME, SETTLEMENTS
+from include.orchestration.connections import open_partner, open_source, open_warehouse
+from include.orchestration.importing import import_each
+from include.orchestration.resending import day_of_run, describe_plan, tell_plan
 from include.orchestration.resolving import Form, resolve_each
 from include.orchestration.retries import RetryByRecovery
 from include.orchestration.telling import tell_failure
+from include.payouts import outbox, outcome, sending
+from include.payouts.watching import watch_payouts
 from include.quality import gates
 from include.settings import Settings
 from include.warehouse import publishing
@@ -93,9 +97,14 @@ def publish(source_name: str, outlet_events: Any = None) -> dict[str, Any] | Non
 
 @task(execution_timeout=timedelta(minutes=5))
 def watch() -> dict[str, Any] | None:
-    """Look at every feed, batch and gap: open findings where needed, close what has passed."""
+    """Look at every feed, batch, gap and payout: open findings, close those that have passed."""
+    engine = open_warehouse()
     feeds = [(source.name, source.feed) for source in SOURCES.values()]
-    return _told(watching.watch(open_warehouse(), feeds, SETTINGS))
+    watched = watching.watch(engine, feeds, SETTINGS)
+    # Whatever held payouts back may have been killed before it said so.
+    outbox.report_outbox(engine)
+    payouts = watch_payouts(engine)
+    return _told(watching.Watched(watched.opened + payouts.opened, watched.closed + payouts.closed))
 
 
 # Its own failure is no alert: what cannot be delivered would only grow by it.
@@ -103,6 +112,61 @@ def watch() -> dict[str, Any] | None:
 def send_alerts() -> dict[str, Any]:
     """Deliver the alerts that still wait."""
     return {"sent": send_unsent(open_warehouse())}
+
+
+@task()
+def prepare(params: Any = None, dag_run: Any = None) -> dict[str, Any] | None:
+    """Freeze the bytes of payouts that are new; hold those that cannot be signed."""
+    _log.info("This run is for %s and all days before.", day_of_run(params, dag_run))
+    return _told(outbox.freeze_new(open_warehouse()))
+
+
+@task()
+def check_outbox(params: Any = None, dag_run: Any = None) -> dict[str, Any] | None:
+    """Hold the outbox against its own rules before anything is sent."""
+    return _told(outcome.check_outbox(open_warehouse(), day_of_run(params, dag_run)))
+
+
+# A partner that is away is waited for, for hours if need be: by the deadline people are told.  What
+# keeps two senders apart is their lease; one at a time spares the workers that the days of a
+# backfill would occupy by waiting for it.
+@task(execution_timeout=timedelta(hours=6), retries=12, max_active_tis_per_dag=1)
+def send(params: Any = None, dag_run: Any = None) -> dict[str, Any] | None:
+    """Send what is open, until nothing is left to send; in a dry run, say what that would be."""
+    engine, day, batch_items = open_warehouse(), day_of_run(params, dag_run), params["batch_items"]
+    if params["dry_run"]:
+        planned = sending.plan(engine, SETTINGS, day, batch_items)
+        _log.info("%s", describe_plan(day, planned))
+        return tell_plan(planned)
+    return _told(
+        sending.send(
+            engine, open_partner(), SETTINGS, day, run_id=dag_run.run_id, batch_items=batch_items
+        )
+    )
+
+
+@task(outlets=[RESEND_OUTCOME])
+def check_outcome(
+    params: Any = None, dag_run: Any = None, outlet_events: Any = None
+) -> dict[str, Any] | None:
+    """Compare what was entered with what became of it, and report it."""
+    day = day_of_run(params, dag_run)
+    about = {"business_date": str(day), "dry_run": params["dry_run"]}
+    if params["dry_run"]:
+        _log.info("Dry run: nothing was sent, so there is no outcome to check.")
+        outlet_events[RESEND_OUTCOME].extra = about
+        return None
+    reported = outcome.check_outcome(open_warehouse(), day, run_id=dag_run.run_id)
+    told = _told(reported)
+    outlet_events[RESEND_OUTCOME].extra = {**about, **(told or {})}
+    return told
+
+
+@task(execution_timeout=timedelta(hours=6))
+def import_files(params: Any = None) -> dict[str, Any] | None:
+    """Import the file named in the form, or every one that waits in the import folder."""
+    folder, path, day = SETTINGS.import_folder, params["path"], params["business_date"]
+    return import_each(open_warehouse(), folder, path, day) or None
 
 
 # Not tried again by itself: whoever decided sees what was refused, and decides anew.
@@ -115,6 +179,6 @@ def resolve(params: Any = None, dag_run: Any = None) -> dict[str, Any]:
 
 def _told(result: Any) -> dict[str, Any] | None:
     """The result in counts, which are logged; None, which Airflow need not store, if all are 0."""
-    counts = asdict(result)
+    counts = result._asdict() if hasattr(result, "_asdict") else asdict(result)
     _log.info("%s: %s", type(result).__name__, counts)
     return counts if any(isinstance(count, int) and count for count in counts.values()) else None

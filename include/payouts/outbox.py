@@ -22,11 +22,42 @@ from include.warehouse.tables import transaction_conflict as conflict_table
 
 SOURCE = wallet.PROVIDER
 
-# The outbox's own holds, as a person reads them; those of sending are told by whoever sends.
+
+class Hold(NamedTuple):
+    """Why payouts are held, as a person reads it, and the kind of finding that asks about them."""
+
+    why: str
+    kind: str = "transactions_held"
+    kept: str = (
+        "They are in the outbox as they were first entered, and are not sent; all others go on."
+    )
+
+
+_ANSWERS_KEPT = (
+    "What the wallet answered is stored with their attempts. None of them is lost, or sent again "
+    "before it is decided; all others go on."
+)
+
+# Refusals that wait for their stage's judgement are told by that, if it does not take them.
 HOLDS = {
-    "amount_without_win": "isWin is false although there is an amount to pay",
-    "changed": "another content was entered under the same transactionId before they were sent",
-    "unsignable": "the partner could read something else than what would be signed",
+    "amount_without_win": Hold("isWin is false although there is an amount to pay"),
+    "changed": Hold(
+        "another content was entered under the same transactionId before they were sent"
+    ),
+    "unsignable": Hold("the partner could read something else than what would be signed"),
+    "contested": Hold(
+        "what the wallet answered does not fit together, so that they may be booked",
+        "transactions_contested",
+        _ANSWERS_KEPT,
+    ),
+    "in_doubt": Hold(
+        "they were sent as often as they may be, and no answer says what became of them",
+        "transactions_in_doubt",
+        _ANSWERS_KEPT,
+    ),
+    "unclear": Hold(
+        "the wallet refused them in a way that is not known", "transactions_unclear", _ANSWERS_KEPT
+    ),
 }
 
 _ROWS_AT_A_TIME = 2000
@@ -51,6 +82,20 @@ def _update_each(assignments: str) -> str:
 
 _FREEZE = _update_each("item = convert_to(given, 'UTF8')")
 _HOLD = _update_each("hold_reason = 'unsignable', hold_detail = given")
+
+
+_ASKING_KINDS = sorted({"refusals_held", *(hold.kind for hold in HOLDS.values())})
+
+# A late answer may have settled the last of what a finding asks about.
+_CLOSE_EMPTIED = text("""
+UPDATE ops.finding
+SET state = 'closed', closed_at = now(), closed_by = 'system'
+WHERE source = :source AND kind = ANY (:kinds) AND state = 'open' AND NOT EXISTS (
+    SELECT
+    FROM wallet.transaction
+    WHERE hold_reason IS NOT NULL AND hold_finding_id = finding_id
+)
+""")
 
 
 class Frozen(NamedTuple):
@@ -121,6 +166,7 @@ def report_outbox(engine: Engine) -> None:
     """
     with transaction(engine, "sender") as connection:
         lock_source(connection, SOURCE)
+        connection.execute(_CLOSE_EMPTIED, {"source": SOURCE, "kinds": _ASKING_KINDS})
         for business_date, reason in _untold_holds(connection):
             _tell_hold(connection, business_date, reason)
         for business_date, count, examples in _untold_changes(connection):
@@ -143,16 +189,16 @@ def _tell_hold(connection: Connection, business_date: date, reason: str) -> None
     is_held = (transaction_table.c.business_date == business_date) & (
         transaction_table.c.hold_reason == reason
     )
+    hold = HOLDS[reason]
     detail = _describe_held(connection, is_held) | {"reason": reason}
     finding_id = open_finding(
         connection,
         Finding(
-            kind="transactions_held",
+            kind=hold.kind,
             source=SOURCE,
             subject=f"{business_date}, {reason}",
-            summary=f"{detail['count']} payouts of {business_date} are held: {HOLDS[reason]}.",
-            kept="They are in the outbox as they were first entered, and are not sent; all others "
-            "go on.",
+            summary=f"{detail['count']} payouts of {business_date} are held: {hold.why}.",
+            kept=hold.kept,
             detail=detail,
         ),
     )
@@ -192,13 +238,14 @@ def _describe_held(connection: Connection, is_held: Any) -> dict[str, Any]:
     )
     return {
         "count": sum(row.payouts for row in by_currency),
-        "amounts": {row.currency: str(_in_major_units(row.amount)) for row in by_currency},
+        "amounts": {row.currency: str(in_major_units(row.amount)) for row in by_currency},
         "examples": [dict(row._mapping) for row in examples],
     }
 
 
-def _in_major_units(amount: Decimal) -> Decimal:
-    return (amount / wallet.AMOUNT_SCALE).quantize(Decimal(1) / wallet.AMOUNT_SCALE)
+def in_major_units(amount: Decimal | int) -> Decimal:
+    """An amount of the wire's units in units of its currency, exact."""
+    return (Decimal(amount) / wallet.AMOUNT_SCALE).quantize(Decimal(1) / wallet.AMOUNT_SCALE)
 
 
 def _untold_changes(connection: Connection) -> Sequence[Any]:

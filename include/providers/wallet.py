@@ -178,7 +178,8 @@ def _secret_bytes(secret: str) -> bytes:
 
 def open_client(base_url: str, api_key: str, settings: Settings) -> Client:
     """A client for the partner at `base_url`, for one thread; `Fatal` if it cannot be used."""
-    return Client(PROVIDER, base_url, secret_headers={"x-api-key": api_key}, settings=settings)
+    bounded = settings.model_copy(update={"body_limit_bytes": settings.wallet_body_limit_bytes})
+    return Client(PROVIDER, base_url, secret_headers={"x-api-key": api_key}, settings=bounded)
 
 
 def post_settlement(client: Client, body: bytes, signing: Signing, *, ends_at: float) -> Answer:
@@ -267,6 +268,12 @@ behind that prefix are those of a comparable aggregator.
 """
 
 
+def item_codes(settings: Settings) -> Mapping[str, CodeClass]:
+    """`ITEM_CODES` with what the settings say beside and before it."""
+    told = {code: CodeClass(meaning) for code, meaning in settings.wallet_item_codes.items()}
+    return {**ITEM_CODES, **told}
+
+
 def classify_code(code: str | None, codes: Mapping[str, CodeClass] = ITEM_CODES) -> CodeClass:
     """What a code means, spelled exactly so."""
     return CodeClass.OTHER if code is None else codes.get(code, CodeClass.OTHER)
@@ -345,29 +352,32 @@ def read_answer(body: bytes) -> PartnerAnswer:
     return PartnerAnswer(code=code, items=tuple(map(_answered_item, data)))
 
 
-def classify_answer(answer: Answer, codes: Mapping[str, CodeClass] = ITEM_CODES) -> Execution:
-    """What an answer means for all items of its attempt.
+def classify_answer(
+    answer: Answer, told: PartnerAnswer, codes: Mapping[str, CodeClass] = ITEM_CODES
+) -> Execution:
+    """What an answer, whose body is `told` (`read_answer`), means for all items of its attempt.
 
-    `ANSWERED` leaves it to the items (`read_answer`), of an answer that names at least one.
+    `ANSWERED` leaves it to the items, of an answer that names at least one.
     """
     if 200 <= answer.status < 300:
-        return _classify_success(answer, codes)
+        return _classify_success(answer, told, codes)
     if answer.status == 429:
         return Execution.NOT_EXECUTED
     if answer.status in _STOPPING_STATUSES or 300 <= answer.status < 400:
         return Execution.REJECTED_STOP
     if answer.status in _BISECTED_STATUSES:
         # Halving a batch finds no bad item if it is the key or the signature that was refused.
-        envelope = read_answer(answer.body).classify(codes)
-        is_ours = envelope is Envelope.AUTHENTICATION
+        is_ours = told.classify(codes) is Envelope.AUTHENTICATION
         return Execution.REJECTED_STOP if is_ours else Execution.REJECTED_BISECT
     return Execution.IN_DOUBT
 
 
-def _classify_success(answer: Answer, codes: Mapping[str, CodeClass]) -> Execution:
+def _classify_success(
+    answer: Answer, told: PartnerAnswer, codes: Mapping[str, CodeClass]
+) -> Execution:
     if not answer.is_complete:
         return Execution.IN_DOUBT
-    match read_answer(answer.body).classify(codes):
+    match told.classify(codes):
         case Envelope.AUTHENTICATION:
             return Execution.REJECTED_STOP
         case Envelope.UNUSABLE:

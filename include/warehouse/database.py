@@ -84,6 +84,20 @@ def lock_source(connection: Connection, source: str) -> None:
     )
 
 
+def look_up_by_key(connection: Connection) -> None:
+    """Let this transaction look rows up one by one through an index, however little is known of
+    their table: while it grows, statistics promise a table worth reading whole for each look-up.
+
+    Rows named by `= ANY (array)` are then met, and locked, in the order of the index.
+    """
+    connection.execute(
+        text(
+            "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;"
+            " SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"
+        )
+    )
+
+
 def copy_rows(
     connection: Connection, table: Table, columns: Sequence[str], rows: Iterable[Sequence[Any]]
 ) -> None:
@@ -104,10 +118,16 @@ def copy_binary(
     _copy(connection, table, columns, chain([_BINARY_HEADER], pieces, [_BINARY_END]), "binary")
 
 
-def array_literal(texts: Iterable[str]) -> str:
+def array_literal(texts: Iterable[str | None]) -> str:
     """`texts` as Postgres writes a text[]: much quicker to read than the driver's own way."""
-    escaped = (text.replace("\\", "\\\\").replace('"', '\\"') for text in texts)
-    return "{" + ",".join(f'"{text}"' for text in escaped) + "}"
+    return "{" + ",".join(map(_array_element, texts)) + "}"
+
+
+def _array_element(element: str | None) -> str:
+    if element is None:
+        return "NULL"
+    escaped = element.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _copy(

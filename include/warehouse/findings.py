@@ -27,6 +27,24 @@ class Kind:
 
 _ACKNOWLEDGE = {"acknowledge": "You have seen it; nothing else changes."}
 
+# Each is about all payouts that the finding holds, or those named in `transaction_ids`.
+_KEEP = {
+    "keep": "They stay held, and this finding open; your reason is recorded. What one person has "
+    "decided and a second one not yet is taken back."
+}
+_LOST = {
+    "lost": "They will not be paid, for ever; the partner has not confirmed it. Above an amount "
+    "nothing happens until a second person decides the same for the same payouts."
+}
+_UNKNOWN_FATE = {
+    **_KEEP,
+    "send_again": "The next run sends them again, the same bytes under the same ids: they are paid "
+    "unless the partner has paid them already.",
+    "processed": "The partner has confirmed that it paid them; `reference`, which must be given, "
+    "names its confirmation.",
+    **_LOST,
+}
+
 KINDS: dict[str, Kind] = {
     "undecodable_page": Kind(
         "critical",
@@ -74,7 +92,29 @@ KINDS: dict[str, Kind] = {
             "`continue_from`, every page after that entry.",
         },
     ),
-    "transactions_held": Kind("critical", _ACKNOWLEDGE),
+    "transactions_held": Kind(
+        "critical",
+        {
+            **_KEEP,
+            "release_hold": "The next run sends them, as they were first entered; not for those "
+            "that cannot be signed.",
+            **_LOST,
+        },
+    ),
+    "transactions_in_doubt": Kind("critical", _UNKNOWN_FATE),
+    "transactions_contested": Kind("critical", _UNKNOWN_FATE),
+    "transactions_unclear": Kind("critical", _UNKNOWN_FATE),
+    "refusals_held": Kind(
+        "critical",
+        {
+            **_KEEP,
+            "send_again": "The next run sends them again: after the partner has corrected what it "
+            "refused them for.",
+            **_LOST,
+        },
+    ),
+    "paid_though_lost": Kind("critical", _ACKNOWLEDGE),
+    "answer_foreign": Kind("warning", _ACKNOWLEDGE),
     "transactions_changed": Kind("warning", _ACKNOWLEDGE),
     "lines_rejected": Kind("warning", _ACKNOWLEDGE),
     "record_conflict": Kind("warning", _ACKNOWLEDGE),
@@ -82,6 +122,7 @@ KINDS: dict[str, Kind] = {
     "unknown_field": Kind("info", _ACKNOWLEDGE),
     "feed_late": Kind("critical", _ACKNOWLEDGE),
     "batch_stuck": Kind("warning", _ACKNOWLEDGE),
+    "payouts_late": Kind("critical", _ACKNOWLEDGE),
 }
 
 

@@ -53,7 +53,9 @@ def alembic_config(connection: Connection) -> Config:
 
 
 def view_files() -> list[Path]:
-    """The files that define views, in the order in which they may build on each other."""
+    """The files that define views and finance's functions, in the order in which they may build on
+    each other.
+    """
     return sorted(_INCLUDE.glob("*/views/*.sql"), key=lambda path: path.name)
 
 
@@ -70,9 +72,19 @@ def _ensure_player_key(connection: Connection) -> None:
 
 
 def _drop_views(connection: Connection) -> None:
-    """Drop every view of ours in one statement: it fails if one of somebody else's builds on them,
-    which would otherwise be lost without a word.
+    """Drop every view of ours, and finance's functions, which return rows of views.
+
+    All views in one statement: it fails if one of somebody else's builds on them, which would
+    otherwise be lost without a word.
     """
+    functions = connection.scalar(
+        text(
+            "SELECT string_agg(oid::regprocedure::text, ', ') FROM pg_proc"
+            " WHERE pronamespace::regnamespace::text = 'finance'"
+        )
+    )
+    if functions:
+        connection.exec_driver_sql(f"DROP FUNCTION {functions}".replace("%", "%%"))
     views = connection.scalar(
         text(
             "SELECT string_agg(format('%I.%I', schemaname, viewname), ', ') FROM pg_views"

@@ -36,7 +36,12 @@ _EVERY_OPS_TABLE = (
 _RECOMPUTED = "is_current, is_change, is_correction, chain_break, is_contested"
 
 _ENTERED = f"{', '.join(PAYOUT_COLUMNS)}, business_date, origin_source, origin_key"
-_SENDERS = "item, first_sent_at, disposition, hold_reason, hold_detail, hold_finding_id, evidence"
+_SENDERS = "item, disposition, hold_reason, hold_detail, hold_finding_id, evidence"
+_RESOLVERS = "disposition, hold_reason, hold_detail, hold_finding_id, released_at, evidence"
+_ANSWERS = (
+    "result, detail, closed_at, closed_by_epoch, http_status, content_type, answer,"
+    " is_answer_complete, answer_code"
+)
 
 GRANTS: dict[str, tuple[str, ...]] = {
     "loader": (
@@ -69,7 +74,11 @@ GRANTS: dict[str, tuple[str, ...]] = {
         "UPDATE ON ops.cursor, ops.finding",
         "INSERT, UPDATE ON ops.gap, ops.quarantine",
         "INSERT ON ops.finding, ops.decision",
+        "USAGE ON SEQUENCE ops.decision_decision_id_seq",
         "INSERT, UPDATE ON ops.alert",
+        "USAGE ON SCHEMA wallet",
+        "SELECT ON wallet.transaction, wallet.attempt, wallet.attempt_item",
+        f"UPDATE ({_RESOLVERS}) ON wallet.transaction",
     ),
     "wallet_writer": (
         "USAGE ON SCHEMA wallet",
@@ -87,11 +96,17 @@ GRANTS: dict[str, tuple[str, ...]] = {
         "SELECT ON wallet.transaction, wallet.transaction_conflict",
         f"UPDATE ({_SENDERS}) ON wallet.transaction",
         "UPDATE (finding_id) ON wallet.transaction_conflict",
+        "SELECT, INSERT ON wallet.attempt, wallet.attempt_item, wallet.sending_window",
+        f"UPDATE ({_ANSWERS}) ON wallet.attempt",
+        "UPDATE (outcome, code, balance, detail) ON wallet.attempt_item",
+        "SELECT, INSERT ON wallet.reported_outcome",
+        "SELECT, INSERT, UPDATE ON ops.lease",
         "SELECT, INSERT, UPDATE ON ops.finding, ops.alert",
     ),
     "finance_reader": (
         "USAGE ON SCHEMA finance",
         "SELECT ON ALL TABLES IN SCHEMA finance",
+        "EXECUTE ON FUNCTION finance.payout_outcome_as_of(timestamptz)",
     ),
 }
 

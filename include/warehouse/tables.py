@@ -443,7 +443,9 @@ decision = Table(
     Column("state_before", JSONB, nullable=False, comment="What it changed, as it was."),
     Column("state_after", JSONB, nullable=False, comment="What it changed, as it is."),
     Column("run_id", Text, comment="The Airflow run that carried it out."),
-    _time("decided_at", "When it was carried out (UTC).", now=True),
+    _time("decided_at", "When it was carried out, or asked for (UTC).", now=True),
+    Column("awaits_second_person", Boolean, nullable=False, server_default=text("false"), comment="It changed nothing: another person has to decide the same."),
+    Column("first_decision_id", BigInteger, ForeignKey("ops.decision.decision_id"), comment="The other person's decision that this one confirms."),
     schema="ops",
     comment="Who decided what, why, with which reference, before and after; only ever inserted.",
 )  # fmt: skip
@@ -519,6 +521,18 @@ player_pad = Table(
     comment="The key under which finance sees player ids; nobody but the owner reads it.",
 )  # fmt: skip
 
+lease = Table(
+    "lease",
+    metadata,
+    Column("name", Text, primary_key=True, comment="What only one may do at a time, such as wallet/sending."),
+    Column("epoch", BigInteger, nullable=False, comment="Counts its holders. What a holder writes names its epoch; once it is not the last one any more, nothing of it is taken."),
+    Column("holder", Text, comment="Who holds it, as the Airflow run; NULL: nobody."),
+    _time("acquired_at", "When its last holder took it (UTC).", required=True),
+    _time("expires_at", "Until when it is held, unless it is renewed (UTC); from then on anyone may take it.", required=True),
+    schema="ops",
+    comment="What only one process may do at a time, and who that is.",
+)  # fmt: skip
+
 # --- wallet -------------------------------------------------------------------------------------
 
 # Written first, so that of two sessions that enter one id at once the second waits for the first
@@ -542,11 +556,11 @@ transaction = Table(
     Column("origin_key", Text, comment="Where there: file and line, credit, …"),
     _time("entered_at", "When it was entered (UTC, start of the transaction).", now=True),
     Column("item", BYTEA, comment="Its exact bytes in every request, frozen before the first; NULL until then."),
-    _time("first_sent_at", "When the first attempt that holds it was committed (UTC); NULL: never sent. From then on a change of its content does not hold it."),
     Column("disposition", Text, nullable=False, server_default="open", comment="open, then processed (the wallet paid it) or lost (it will not be paid); one way."),
-    Column("hold_reason", Text, comment="Why it is not sent though open: amount_without_win, changed, unsignable, … NULL if nothing holds it."),
+    Column("hold_reason", Text, comment="Why it is not sent though open: amount_without_win, changed, unsignable, refusal_pending, contested, in_doubt, unclear, … NULL if nothing holds it."),
     Column("hold_detail", Text, comment="The same in words, where there is more to say."),
     Column("hold_finding_id", BigInteger, comment="The finding that asks about the hold (ops.finding); NULL until one was opened."),
+    _time("released_at", "When a decision last let it go again (UTC): what limits how often it is sent counts from then; NULL: never."),
     _time("disposed_at", "When it became processed or lost (UTC, start of the transaction)."),
     Column("accounting_date", Date, comment="UTC date of disposed_at: the day in which it is booked."),
     Column("evidence", JSONB, comment="The attempt or decision that says why it is processed or lost, or is about to be."),
@@ -554,12 +568,12 @@ transaction = Table(
     CheckConstraint("amount >= 0", name="amount_not_negative"),
     CheckConstraint("business_date >= '2000-01-01'", name="business_date_plausible"),
     _one_of("disposition", "open", "processed", "lost"),
-    CheckConstraint("first_sent_at IS NULL OR item IS NOT NULL", name="sent_is_frozen"),
     CheckConstraint("hold_reason IS NULL OR disposition = 'open'", name="held_is_open"),
     CheckConstraint("hold_reason IS NOT NULL OR (hold_detail IS NULL AND hold_finding_id IS NULL)", name="hold_has_reason"),
     CheckConstraint("(disposition = 'open') = (disposed_at IS NULL) AND (disposition = 'open') = (accounting_date IS NULL)", name="disposed_is_dated"),
     CheckConstraint("disposition = 'open' OR evidence IS NOT NULL", name="disposed_has_evidence"),
-    Index("transaction_due_index", "business_date", "currency", "transaction_id", postgresql_where=text("disposition = 'open' AND hold_reason IS NULL")),
+    Index(None, "business_date", postgresql_using="brin"),
+    Index("transaction_due_index", "currency", "transaction_id", postgresql_where=text("disposition = 'open' AND hold_reason IS NULL")),
     Index("transaction_unfrozen_index", "transaction_id", postgresql_where=text("item IS NULL AND disposition = 'open' AND hold_reason IS NULL")),
     Index("transaction_held_index", "business_date", "hold_reason", "transaction_id", postgresql_where=text("hold_reason IS NOT NULL")),
     schema="wallet",
@@ -599,4 +613,100 @@ rejected_line = Table(
     UniqueConstraint("file_name", "line_number", "line_sha256"),
     schema="wallet",
     comment="Lines of imported files that are no payout; nothing of them is in the outbox.",
+)  # fmt: skip
+
+hold = Table(
+    "hold",
+    metadata,
+    Column("hold_id", BigInteger, Identity(), primary_key=True, comment="Ours, ascending."),
+    Column("transaction_id", Text(collation="C"), nullable=False, comment="Which payout."),
+    Column("hold_reason", Text, nullable=False, comment="Why it was not sent meanwhile."),
+    _time("held_at", "From when (UTC, start of the transaction).", now=True),
+    _time("ended_at", "Until when, because it was released, disposed of or held for another reason; NULL: it lasts."),
+    Index("hold_transaction_index", "transaction_id", "hold_id"),
+    schema="wallet",
+    comment="When each payout was held, and why; written by the outbox itself.",
+)  # fmt: skip
+
+sending_window = Table(
+    "sending_window",
+    metadata,
+    Column("window_id", BigInteger, Identity(), primary_key=True, comment="Ours, ascending."),
+    Column("epoch", BigInteger, nullable=False, comment="Epoch of the sender that opened it."),
+    _time("opened_at", "From when (UTC).", now=True),
+    _time("closes_at", "Until when what is in doubt may be sent again (UTC).", required=True),
+    schema="wallet",
+    comment="Spans of time that bound how often what is in doubt is sent again.",
+)  # fmt: skip
+
+attempt = Table(
+    "attempt",
+    metadata,
+    Column("attempt_id", BigInteger, Identity(), primary_key=True, comment="Ours, ascending."),
+    Column("window_id", BigInteger, ForeignKey("wallet.sending_window.window_id"), nullable=False, comment="The window in which it was made."),
+    Column("epoch", BigInteger, nullable=False, comment="Epoch of the sender that made it (ops.lease)."),
+    Column("run_id", Text, comment="The Airflow run that made it."),
+    Column("currency", Text, nullable=False, comment="Currency of all its items."),
+    Column("stage", Integer, nullable=False, comment="Attempts of one epoch, currency and stage are judged together before a refusal becomes lost; 0 is the canary."),
+    Column("items", Integer, nullable=False, comment="How many payouts it holds."),
+    Column("amount", Numeric, nullable=False, comment="Their sum, in hundred-thousandths of the currency."),
+    Column("body_sha256", BYTEA, nullable=False, comment="SHA-256 of the exact body."),
+    _time("committed_at", "When the intent was committed, before the first byte was sent (UTC, start of the transaction).", now=True),
+    _time("deadline_at", "No byte of it is sent after this moment (UTC).", required=True),
+    Column("result", Text, comment="answered, not_executed, rejected or in_doubt; NULL as long as it is open."),
+    Column("detail", Text, comment="The same in words, where there is more to say."),
+    _time("closed_at", "When its result was stored (UTC); a late answer moves it."),
+    Column("closed_by_epoch", BigInteger, comment="Epoch of the sender that stored it: another one than its own if the process had died."),
+    Column("http_status", SmallInteger, comment="HTTP status of the answer."),
+    Column("content_type", Text, comment="Content-Type of the answer."),
+    Column("answer", BYTEA, comment="The answer's exact bytes, as far as they came; stored uncompressed."),
+    Column("is_answer_complete", Boolean, comment="Whether all of the answer came."),
+    Column("answer_code", Text, comment="The code that the answer gives for the whole request."),
+    _one_of("result", "answered", "not_executed", "rejected", "in_doubt"),
+    CheckConstraint("items > 0", name="has_items"),
+    CheckConstraint("(result IS NULL) = (closed_at IS NULL)", name="closed_has_result"),
+    Index("attempt_stage_index", "epoch", "currency", "stage"),
+    Index("attempt_open_index", "attempt_id", postgresql_where=text("result IS NULL")),
+    schema="wallet",
+    comment="Each request to the wallet, committed before its first byte was sent, with the answer as it came.",
+)  # fmt: skip
+
+attempt_item = Table(
+    "attempt_item",
+    metadata,
+    Column("transaction_id", Text(collation="C"), nullable=False, comment="The payout."),
+    Column("attempt_id", BigInteger, ForeignKey("wallet.attempt.attempt_id"), nullable=False, comment="The request that held it."),
+    Column("place", SmallInteger, nullable=False, comment="Its place in the request, from 1."),
+    Column("outcome", Text, comment="ok, refused, contested, unclear, blocked, in_doubt, not_executed or rejected; NULL as long as the attempt is open."),
+    Column("code", Text, comment="The code that the wallet answered it with."),
+    Column("balance", Numeric, comment="The player's balance as answered, in hundred-thousandths; never summed."),
+    Column("detail", Text, comment="What else there is to say, such as fields that differ in the answer."),
+    _one_of("outcome", "ok", "refused", "contested", "unclear", "blocked", "in_doubt", "not_executed", "rejected"),
+    PrimaryKeyConstraint("transaction_id", "attempt_id"),
+    Index(None, "attempt_id"),
+    schema="wallet",
+    # Half of each page is left for the answers, which then touch no index.
+    postgresql_with={"fillfactor": 50},
+    comment="What each request said of each payout. What was delivered is read from here; only a doubt ever gives way to an answer.",
+)  # fmt: skip
+
+reported_outcome = Table(
+    "reported_outcome",
+    metadata,
+    Column("report_id", BigInteger, Identity(), primary_key=True, comment="Ours, ascending."),
+    Column("business_date", Date, nullable=False, comment="UTC day of the payouts."),
+    Column("currency", Text, nullable=False, comment="Their currency."),
+    *(
+        column
+        for name, what in {"entered": "were entered", "processed": "the wallet paid", "lost": "will not be paid", "open": "are still to be sent or in doubt", "held": "wait for a decision"}.items()
+        for column in (
+            Column(f"{name}_payouts", BigInteger, nullable=False, comment=f"How many {what}."),
+            Column(f"{name}_amount", Numeric, nullable=False, comment=f"Sum of those that {what}, in hundred-thousandths."),
+        )
+    ),
+    Column("run_id", Text, comment="The Airflow run that reported it."),
+    _time("reported_at", "When it was reported (UTC).", now=True),
+    Index(None, "business_date", "currency"),
+    schema="wallet",
+    comment="How a day's payouts stood at the end of each run; only ever inserted.",
 )  # fmt: skip

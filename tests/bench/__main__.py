@@ -13,6 +13,7 @@ from rich.console import Console
 from include.local.postgres import Postgres, remove_cluster
 from tests.bench.comparing import compare, print_comparison
 from tests.bench.log import write_log
+from tests.bench.resending import print_resend, resend
 from tests.bench.scaling import MORE, REPEATS, print_scale, scale
 from tests.bench.server import describe_server
 from tests.warehouses import make_template
@@ -26,6 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--entries", type=int, default=1_000_000, help="measured in each way")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each way")
     parser.add_argument("--scale", type=int, help="load this many instead, this project alone")
+    parser.add_argument("--payouts", type=int, help="send so many payouts instead")
     return parser
 
 
@@ -38,6 +40,10 @@ def main() -> None:
     entries = arguments.scale + (1 + REPEATS) * MORE if arguments.scale else arguments.entries
     with _server() as (folder, server):
         console.print(describe_server(server))
+        if arguments.payouts:
+            results = resend(console, server, folder, arguments.payouts, arguments.rounds)
+            print_resend(console, arguments.payouts, results)
+            return
         log = folder / "log"
         console.print(f"writing a log of {entries:,} entries of 256 bytes")
         write_log(log, entries)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,9 +98,17 @@ def measure(
     Afterwards `stored` entries have to be there, as many as the way was given if None.  Raises
     `NotAllStored`, and CalledProcessError if the way fails; its own error is on stderr.
     """
+    expected = entries if stored is None else stored
+    return measure_process(way, server, database, [str(log), str(entries)], expected)
+
+
+def measure_process(
+    way: Way, server: Postgres, database: str, arguments: Sequence[str], stored: int
+) -> Measured:
+    """The same with any arguments for the process."""
     owner_url = server.url(database)
     _checkpoint(owner_url)
-    command = [str(way.python), "-m", way.module, way.function, str(log), str(entries)]
+    command = [str(way.python), "-m", way.module, way.function, *arguments]
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as home,
         subprocess.Popen(
@@ -120,7 +129,7 @@ def measure(
         output = process.stdout.read() if process.stdout else ""
     if process.returncode != 0:
         raise subprocess.CalledProcessError(process.returncode, command)
-    check_stored(way, owner_url, entries if stored is None else stored)
+    check_stored(way, owner_url, stored)
     told = json.loads(output.splitlines()[-1])
     gates_process_id = told.pop("gates_process_id")
     return Measured(

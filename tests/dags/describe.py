@@ -25,8 +25,10 @@ def describe() -> dict[str, Any]:
 
 def _describe_dag(dag: Any) -> dict[str, Any]:
     return {
-        "schedule": dag.schedule,
+        "schedule": dag.schedule if isinstance(dag.schedule, str) else None,
         "catchup": dag.catchup,
+        "timetable": _describe_timetable(dag.timetable),
+        "deadlines": [_describe_deadline(deadline) for deadline in dag.deadline or ()],
         "max_active_runs": dag.max_active_runs,
         "tags": sorted(dag.tags),
         "description": dag.description,
@@ -36,6 +38,19 @@ def _describe_dag(dag: Any) -> dict[str, Any]:
     }
 
 
+def _describe_timetable(timetable: Any) -> list[Any]:
+    facts = ("expression", "timezone", "run_offset", "key_format")
+    return [str(getattr(timetable, name, None)) for name in facts]
+
+
+def _describe_deadline(deadline: Any) -> list[Any]:
+    return [
+        type(deadline.reference).__name__,
+        deadline.interval.total_seconds(),
+        deadline.callback.path,
+    ]
+
+
 def _describe_task(task: Any) -> dict[str, Any]:
     return {
         "task_id": task.task_id,
@@ -43,6 +58,7 @@ def _describe_task(task: Any) -> dict[str, Any]:
         "owner": task.owner,
         "pool": task.pool,
         "retries": task.retries,
+        "at_once": task.max_active_tis_per_dag,
         "retry_policy": type(task.retry_policy).__name__,
         "execution_seconds": task.execution_timeout and task.execution_timeout.total_seconds(),
         "on_retry": [callback.__name__ for callback in task.on_retry_callback],

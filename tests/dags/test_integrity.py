@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from typing import Any
@@ -12,12 +13,17 @@ import pytest
 
 from include.catchup.sources import SOURCES
 from include.local.airflow import POOLS
+from include.payouts.outbox import HOLDS
 from include.settings import Settings
 from include.warehouse.findings import KINDS
 from tests.airflow_home import PROJECT
 
 CATCH_UP = [f"catch_up_{name}" for name in SOURCES]
-EVERY_DAG = [*CATCH_UP, "resolve_findings", "watch_feeds"]
+EVERY_DAG = [*CATCH_UP, "import_files", "resend_settlements", "resolve_findings", "watch_feeds"]
+
+# What may take longer than an hour, and is tried other than three times again.
+LONG_TASKS = {"send", "import_files"}
+RETRIES = {"resolve": 0, "send": 12}
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +78,48 @@ def test_feeds_are_watched_before_alerts_are_sent(dags: dict[str, Any]) -> None:
     assert dags["watch_feeds"]["max_active_runs"] == 1
 
 
+def test_the_resend_freezes_checks_sends_and_checks_once_a_day(dags: dict[str, Any]) -> None:
+    dag = dags["resend_settlements"]
+    steps = ["prepare", "check_outbox", "send", "check_outcome"]
+    assert [task["task_id"] for task in dag["tasks"]] == steps
+    assert [task["downstream"] for task in dag["tasks"]] == [*([s] for s in steps[1:]), []]
+    assert dag["timetable"] == ["0 1 * * *", "UTC", "-1", "%Y-%m-%d"]
+    assert dag["max_active_runs"] == 1
+    assert dag["params"] == ["batch_items", "business_date", "dry_run"]
+    assert [task["outlets"] for task in dag["tasks"]] == [[], [], [], ["resend_outcome"]]
+    # The days of a backfill wait for each other in the scheduler, not each in a worker.
+    assert dag["tasks"][2]["at_once"] == 1
+
+
+def test_on_call_is_told_half_an_hour_after_the_resend_should_have_begun(
+    dags: dict[str, Any],
+) -> None:
+    assert dags["resend_settlements"]["deadlines"] == [
+        ["RunAfter", 1800, "include.orchestration.deadlines.alert_late_resend"]
+    ]
+    assert [dag_id for dag_id, dag in dags.items() if dag["deadlines"]] == ["resend_settlements"]
+
+
+def test_the_page_of_the_resend_explains_every_hold_and_every_finding(
+    dags: dict[str, Any],
+) -> None:
+    page = dags["resend_settlements"]["doc_md"]
+    holds = {*HOLDS, "refusal_pending", "contested", "in_doubt", "unclear"}
+    kinds = {kind for kind in KINDS if kind.startswith(("transactions_", "refusals_", "payouts_"))}
+    kinds |= {"paid_though_lost", "answer_foreign"}
+    named = set(re.findall(r"`(\w+)`", page))
+    assert holds | kinds | {"open", "processed", "lost"} <= named
+    decisions = {decision for kind in kinds for decision in KINDS[kind].decisions}
+    assert decisions <= named
+
+
+def test_files_are_imported_by_hand(dags: dict[str, Any]) -> None:
+    dag = dags["import_files"]
+    assert dag["schedule"] is None
+    assert dag["params"] == ["business_date", "path"]
+    assert [task["task_id"] for task in dag["tasks"]] == ["import_files"]
+
+
 def test_findings_are_resolved_by_hand_and_never_twice(dags: dict[str, Any]) -> None:
     dag = dags["resolve_findings"]
     assert dag["schedule"] is None
@@ -82,6 +130,7 @@ def test_findings_are_resolved_by_hand_and_never_twice(dags: dict[str, Any]) -> 
         "reason",
         "record_id",
         "reference",
+        "transaction_ids",
     ]
     assert [(task["task_id"], task["retries"]) for task in dag["tasks"]] == [("resolve", 0)]
 
@@ -113,8 +162,9 @@ def test_every_task_is_bounded_owned_and_retried(dags: dict[str, Any], dag_id: s
         assert task["owner"] == "settlements"
         assert task["pool"] in POOLS
         assert task["retry_policy"] == "RetryByRecovery"
-        assert task["retries"] == (0 if task["task_id"] == "resolve" else 3)
-        assert 60 <= task["execution_seconds"] <= 3600
+        assert task["retries"] == RETRIES.get(task["task_id"], 3)
+        longest = 6 * 3600 if task["task_id"] in LONG_TASKS else 3600
+        assert 60 <= task["execution_seconds"] <= longest
         alerts = [] if task["task_id"] == "send_alerts" else ["alert_failure"]
         assert task["on_failure"] == [*alerts, "tell_failure"]
         assert task["on_retry"] == ["tell_failure"]

@@ -4,31 +4,39 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from sqlalchemy import text
 
-from include.sandbox.addresses import TICKTOCK_KEY
+from include.sandbox.addresses import TICKTOCK_KEY, WALLET_KEY, WALLET_SECRET
 from include.sandbox.client import Sandbox
 from include.warehouse.alerts import raise_alert
 from include.warehouse.database import transaction
 from include.warehouse.findings import Finding, open_finding
 from tests.airflow_home import PROJECT
 from tests.orchestration.connecting import give_connection, give_warehouse
+from tests.payouts.entering import as_line, enter, payout, write_ndjson
 from tests.warehouses import Warehouse
 
 pytestmark = pytest.mark.usefixtures("airflow_database", "connections")
 
 ENTRIES = 500
+YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
+ALL_GREEN = dict.fromkeys(("prepare", "check_outbox", "send", "check_outcome"), "success")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def dags() -> dict[str, Any]:
+    """Read anew for each test: what a form was filled in with stays on the DAG that ran."""
     from airflow.dag_processing.dagbag import DagBag
 
     found: dict[str, Any] = DagBag(str(PROJECT / "dags")).dags
+    # What runs a DAG in a test makes no deadlines, and fails on a DAG that has one.
+    found["resend_settlements"].deadline = None
     return found
 
 
@@ -43,6 +51,13 @@ def connections(
         conn_type="http",
         password=TICKTOCK_KEY,
         extra={"base_url": sandbox.ticktock_url},
+    )
+    give_connection(
+        monkeypatch,
+        "wallet",
+        conn_type="http",
+        password=WALLET_KEY,
+        extra={"base_url": sandbox.wallet_url, "signing_secret": WALLET_SECRET},
     )
     give_connection(monkeypatch, "alerts", conn_type="http", extra={"base_url": sandbox.alerts_url})
     yield
@@ -131,6 +146,188 @@ def test_a_decision_is_recorded_under_its_user_and_a_refusal_names_the_finding(
     body = value(warehouse, "SELECT body FROM ops.alert WHERE alert_key LIKE 'task/%'")
     assert f"carried out for [{finding_id}]" in body
     assert "There is no finding 999999." in body
+
+
+def test_a_resend_brings_every_payout_to_its_end(
+    dags: dict[str, Any],
+    warehouse: Warehouse,
+    sandbox: Sandbox,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    _enter_payouts(warehouse, 30)
+    enter(warehouse, payout("tomorrow's", business_date=YESTERDAY + timedelta(days=1)))
+    enter(warehouse, payout("held", business_date=YESTERDAY, is_win=False))
+    refused = [{"code": "RS_ERROR_USER_DISABLED", "transactions": ["t07"]}]
+    sandbox.configure("wallet", codes=refused)
+    run = dags["resend_settlements"].test()
+    assert states(run) == ALL_GREEN
+    assert _outcomes(warehouse) == {
+        "processed": 29,
+        "lost": 1,
+        "held": 1,
+        "open": 1,
+    }
+    credits = dict(sandbox.wallet_credits())
+    assert [id for id, times in credits.items() if times != 1] == ["t07"]
+    assert value(warehouse, "SELECT DISTINCT run_id FROM wallet.attempt") == run.run_id
+    assert value(warehouse, "SELECT DISTINCT run_id FROM wallet.reported_outcome") == run.run_id
+    assert value(warehouse, "SELECT kind FROM ops.finding") == "transactions_held"
+    event = _last_asset_event()
+    assert event["business_date"] == str(YESTERDAY)
+    assert event["dry_run"] is False
+    assert (event["processed"], event["lost"], event["held"]) == (29, 1, 1)
+
+    requests = sandbox.ledger("wallet")["requests"]
+    assert "Nothing is left to send" not in caplog.text
+    again = dags["resend_settlements"].test()
+    assert states(again) == ALL_GREEN
+    assert sandbox.ledger("wallet")["requests"] == requests
+    assert f"Nothing is left to send up to {YESTERDAY}" in caplog.text
+
+
+def test_a_dry_run_shows_what_would_be_sent_and_sends_nothing(
+    dags: dict[str, Any],
+    warehouse: Warehouse,
+    sandbox: Sandbox,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    _enter_payouts(warehouse, 30)
+    run = dags["resend_settlements"].test(run_conf={"dry_run": True, "batch_items": 10})
+    assert states(run) == ALL_GREEN
+    assert sandbox.ledger("wallet")["requests"] == 0
+    assert value(warehouse, "SELECT count(*) FROM wallet.attempt") == 0
+    assert value(warehouse, "SELECT count(*) FROM wallet.reported_outcome") == 0
+    assert "Dry run: this would be sent" in caplog.text
+    assert "EUR       30  75000.00000         4" in caplog.text
+    assert "there is no outcome to check" in caplog.text
+    assert _last_asset_event() == {"business_date": str(YESTERDAY), "dry_run": True}
+
+
+def test_a_run_for_an_earlier_day_sends_nothing_of_a_later_one(
+    dags: dict[str, Any], warehouse: Warehouse, sandbox: Sandbox
+) -> None:
+    earlier = YESTERDAY - timedelta(days=3)
+    enter(warehouse, payout("old", business_date=earlier), payout("new", business_date=YESTERDAY))
+    run = dags["resend_settlements"].test(run_conf={"business_date": str(earlier)})
+    assert states(run) == ALL_GREEN
+    assert dict(sandbox.wallet_credits()) == {"old": 1}
+
+
+def test_a_day_that_is_not_over_is_refused_before_anything_is_done(
+    dags: dict[str, Any], warehouse: Warehouse, sandbox: Sandbox
+) -> None:
+    _enter_payouts(warehouse, 1)
+    today = YESTERDAY + timedelta(days=1)
+    run = dags["resend_settlements"].test(run_conf={"business_date": str(today)})
+    assert states(run)["prepare"] == "failed"
+    assert states(run)["send"] == "upstream_failed"
+    assert sandbox.ledger("wallet")["requests"] == 0
+    body = value(warehouse, "SELECT body FROM ops.alert")
+    assert f"Trigger the DAG again with {YESTERDAY}" in body
+
+
+def test_a_wrong_secret_stops_the_run_and_destroys_nothing(
+    dags: dict[str, Any],
+    warehouse: Warehouse,
+    sandbox: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _enter_payouts(warehouse, 30)
+    wrong = {"base_url": sandbox.wallet_url, "signing_secret": "a-wrong-secret"}
+    with monkeypatch.context() as patch:
+        give_connection(patch, "wallet", conn_type="http", password=WALLET_KEY, extra=wrong)
+        run = dags["resend_settlements"].test()
+    assert states(run)["send"] == "failed"
+    assert states(run)["check_outcome"] == "upstream_failed"
+    assert value(warehouse, "SELECT count(*) FROM wallet.attempt") == 1
+    assert _outcomes(warehouse) == {"open": 30}
+    [told] = [alert["body"] for alert in sandbox.alerts()["alerts"]]
+    assert told["title"] == "resend_settlements: send failed"
+    assert "`signing_secret` of the Airflow connection `wallet`" in told["body"]
+    logged = capsys.readouterr().out
+    assert "Retry policy decision" in logged
+    assert "a-wrong-secret" not in json.dumps(told) + logged
+
+    assert states(dags["resend_settlements"].test()) == ALL_GREEN
+    assert _outcomes(warehouse) == {"processed": 30}
+    assert set(dict(sandbox.wallet_credits()).values()) == {1}
+
+
+def test_a_red_gate_sends_nothing(
+    dags: dict[str, Any], warehouse: Warehouse, sandbox: Sandbox
+) -> None:
+    _enter_payouts(warehouse, 2)
+    with warehouse.owner_engine.begin() as connection:
+        connection.execute(text("ALTER TABLE wallet.transaction DISABLE TRIGGER USER"))
+        connection.execute(
+            text(
+                'UPDATE wallet.transaction SET item = \'{"transactionId": "t01"}\''
+                " WHERE transaction_id = 't01'"
+            )
+        )
+        connection.execute(text("ALTER TABLE wallet.transaction ENABLE TRIGGER USER"))
+    run = dags["resend_settlements"].test()
+    assert states(run)["check_outbox"] == "failed"
+    assert states(run)["send"] == "upstream_failed"
+    assert sandbox.ledger("wallet")["requests"] == 0
+    assert "do not say what was entered" in value(warehouse, "SELECT body FROM ops.alert")
+
+
+def test_watching_tells_holds_that_nobody_was_told_of_and_payouts_that_are_late(
+    dags: dict[str, Any], warehouse: Warehouse, sandbox: Sandbox
+) -> None:
+    day = YESTERDAY - timedelta(days=5)
+    enter(warehouse, payout("held", business_date=day, is_win=False))
+    enter(warehouse, payout("late", business_date=day))
+    with warehouse.owner_engine.begin() as connection:
+        connection.execute(text("ALTER TABLE wallet.transaction DISABLE TRIGGER USER"))
+        connection.execute(
+            text("UPDATE wallet.transaction SET entered_at = now() - interval '3 days'")
+        )
+        connection.execute(text("ALTER TABLE wallet.transaction ENABLE TRIGGER USER"))
+    assert states(dags["watch_feeds"].test()) == {"watch": "success", "send_alerts": "success"}
+    kinds = "SELECT string_agg(kind, ', ' ORDER BY kind) FROM ops.finding WHERE state = 'open'"
+    assert value(warehouse, kinds) == "payouts_late, transactions_held"
+    assert len(sandbox.alerts()["alerts"]) == 2
+
+    assert states(dags["resend_settlements"].test()) == ALL_GREEN
+    assert states(dags["watch_feeds"].test()) == {"watch": "success", "send_alerts": "success"}
+    assert value(warehouse, kinds) == "transactions_held"
+
+
+def test_files_are_imported_from_the_folder_and_a_refused_one_is_named(
+    dags: dict[str, Any], warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from include.orchestration import tasks
+
+    settings = tasks.SETTINGS.model_copy(update={"import_folder": tmp_path})
+    monkeypatch.setattr(tasks, "SETTINGS", settings)
+    write_ndjson(tmp_path / "a.ndjson", [as_line("a")])
+    form = {"business_date": str(YESTERDAY)}
+    assert states(dags["import_files"].test(run_conf=form)) == {"import_files": "success"}
+    assert value(warehouse, "SELECT transaction_id FROM wallet.transaction") == "a"
+    assert (tmp_path / "done" / "a.ndjson").exists()
+
+    run = dags["import_files"].test(run_conf={"path": "../a.ndjson"})
+    assert states(run) == {"import_files": "failed"}
+    assert "../a.ndjson: it is no file" in value(warehouse, "SELECT body FROM ops.alert")
+
+
+def _enter_payouts(warehouse: Warehouse, count: int) -> None:
+    numbered = (payout(f"t{number:02}", business_date=YESTERDAY) for number in range(count))
+    enter(warehouse, *numbered)
+
+
+def _outcomes(warehouse: Warehouse) -> dict[str, int]:
+    with warehouse.owner_engine.connect() as connection:
+        rows = connection.execute(
+            text(
+                "SELECT CASE WHEN hold_reason IS NULL THEN disposition ELSE 'held' END AS state,"
+                " count(*) AS payouts FROM wallet.transaction GROUP BY 1"
+            )
+        )
+        return {row.state: row.payouts for row in rows}
 
 
 def _last_asset_event() -> dict[str, Any]:

@@ -23,7 +23,8 @@ from tests.local.waiting import wait_for
 from tests.sandboxes import provider_keys
 
 CATCH_UP = "catch_up_ticktock"
-DAGS = (CATCH_UP, "resolve_findings", "watch_feeds")
+RESEND = "resend_settlements"
+DAGS = (CATCH_UP, RESEND, "import_files", "resolve_findings", "watch_feeds")
 STEPS = ("land", "check_raw", "normalize", "check_settlements", "publish")
 _DAGS_SECONDS, _RUN_SECONDS, _CONDITION_SECONDS = 90.0, 120.0, 60.0
 
@@ -56,20 +57,20 @@ class Running:
         assert state == "success", self.states(run_id)
         return run_id
 
-    def rerun(self, run_id: str, *task_ids: str) -> None:
+    def rerun(self, run_id: str, *task_ids: str, dag_id: str = CATCH_UP) -> None:
         """Clear tasks of a run, those alone, and wait until the run has succeeded again."""
-        self.api.clear(CATCH_UP, run_id, task_ids, only_failed=False, with_downstream=False)
-        assert self.api.wait_for_run(CATCH_UP, run_id, _RUN_SECONDS) == "success"
+        self.api.clear(dag_id, run_id, task_ids, only_failed=False, with_downstream=False)
+        assert self.api.wait_for_run(dag_id, run_id, _RUN_SECONDS) == "success"
 
-    def states(self, run_id: str) -> dict[str, str]:
-        instances = self.api.task_instances(CATCH_UP, run_id)
+    def states(self, run_id: str, dag_id: str = CATCH_UP) -> dict[str, str]:
+        instances = self.api.task_instances(dag_id, run_id)
         return {instance["task_id"]: instance["state"] for instance in instances}
 
-    def kill(self, task_id: str) -> str:
-        """SIGKILL the process that works on `task_id` of the catch-up; its run's id."""
+    def kill(self, task_id: str, dag_id: str = CATCH_UP) -> str:
+        """SIGKILL the process that works on the task; its run's id."""
         [instance] = [
             instance
-            for instance in self.api.task_instances(CATCH_UP, "~")
+            for instance in self.api.task_instances(dag_id, "~")
             if instance["task_id"] == task_id and instance["state"] == "running"
         ]
         os.kill(instance["pid"], signal.SIGKILL)
@@ -77,7 +78,7 @@ class Running:
         # Airflow notices, and would try again by itself after the task's delay.
         wait_for(
             f"{task_id} waits for its next try",
-            lambda: self.states(run_id)[task_id] == "up_for_retry",
+            lambda: self.states(run_id, dag_id)[task_id] == "up_for_retry",
             _CONDITION_SECONDS,
         )
         return run_id

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import insert, text
 
 from include.local.agreement import disagreements
 from include.local.postgres import remove_cluster
-from include.sandbox.addresses import TICKTOCK_KEY
-from tests.end_to_end.running import CATCH_UP, STEPS, Running, running_system
+from include.sandbox.addresses import TICKTOCK_KEY, WALLET_KEY, WALLET_SECRET
+from include.warehouse.database import open_engine
+from include.warehouse.tables import transaction as transaction_table
+from tests.end_to_end.running import CATCH_UP, RESEND, STEPS, Running, running_system
 from tests.end_to_end.traces import logs_with, rows_with
+from tests.local.waiting import wait_for
+from tests.payouts.entering import payout
 
 # A batch of several commits and of many pages without a long log.
-SETTINGS = {"SETTLEMENTS_TICKTOCK_PAGE_LIMIT": "50", "SETTLEMENTS_LAND_COMMIT_RECORDS": "500"}
+SETTINGS = {
+    "SETTLEMENTS_TICKTOCK_PAGE_LIMIT": "50",
+    "SETTLEMENTS_LAND_COMMIT_RECORDS": "500",
+    # One request after the other, and short waits for what does not come.
+    "SETTLEMENTS_WALLET_REQUESTS_AT_ONCE": "1",
+    "SETTLEMENTS_WALLET_DEADLINE_SECONDS": "6",
+    "SETTLEMENTS_WALLET_RESEND_DELAY_SECONDS": "0.1",
+    "SETTLEMENTS_WALLET_LEASE_SECONDS": "2",
+}
 _PAGE = 50
 
 # The tests share one system: with several workers they belong to one of them.
@@ -156,6 +169,50 @@ def test_a_worker_killed_while_it_publishes_loses_and_doubles_nothing(running: R
     assert running.violations() == []
 
 
+def test_a_resend_that_is_cut_short_and_killed_pays_everyone_once(running: Running) -> None:
+    yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    ids = [f"payout {number:03}" for number in range(200)]
+    engine = open_engine(running.system.outbox_url)
+    with engine.begin() as connection:
+        connection.execute(
+            insert(transaction_table).inline(),
+            [payout(each, business_date=yesterday) for each in ids],
+        )
+    engine.dispose()
+    # Two requests are carried out and not answered: the first runs into its deadline, the second
+    # is under way when its process is killed.
+    running.sandbox.fault("wallet", "silence", times=2, after_calls=4, executed=True)
+    began = datetime.now(UTC) - timedelta(minutes=31)
+    running.api.trigger(
+        RESEND,
+        partition_key=str(yesterday),
+        run_after=began.isoformat(),
+        conf={"batch_items": 20},
+    )
+    running.wait_until(
+        "a request is in doubt, and the next one under way",
+        "SELECT bool_or(result = 'in_doubt') AND bool_or(result IS NULL) FROM wallet.attempt",
+    )
+    run_id = running.kill("send", RESEND)
+    assert running.ask("SELECT count(*) FROM wallet.transaction WHERE disposition = 'open'") > 40
+    running.rerun(run_id, "send", dag_id=RESEND)
+
+    assert set(running.states(run_id, RESEND).values()) == {"success"}
+    assert dict(running.sandbox.wallet_credits()) == dict.fromkeys(ids, 1)
+    assert running.ask("SELECT count(*) FROM wallet.attempt WHERE result = 'in_doubt'") == 2
+    outcome = "SELECT processed_payouts FROM finance.payout_outcome WHERE is_final"
+    assert running.ask(outcome) == len(ids)
+    committed = running.ask("SELECT array_agg(encode(body_sha256, 'hex')) FROM wallet.attempt")
+    seen = {request["body_sha256"] for request in running.sandbox.wallet_requests()}
+    assert seen <= set(committed)
+    # Half an hour after its start payouts were unsent, and people on call were told so.
+    wait_for(
+        "the alert of the deadline has arrived",
+        lambda: f"late/{RESEND}/{yesterday}" in running.sandbox.alerts()["by_key"],
+        60,
+    )
+
+
 def test_no_secret_is_in_a_log_or_in_a_table(running: Running) -> None:
     run_id = running.api.runs(CATCH_UP)[0]["dag_run_id"]
     system = running.system
@@ -166,13 +223,15 @@ def test_no_secret_is_in_a_log_or_in_a_table(running: Running) -> None:
         assert rows_with(url, run_id)
     secrets = {
         "the key of ticktock": TICKTOCK_KEY,
+        "the key of the wallet": WALLET_KEY,
+        "the secret that signs": WALLET_SECRET,
         "the password of the UI": system.ui[2],
         "the JWT secret": system.environment["AIRFLOW__API_AUTH__JWT_SECRET"],
         "the API's secret key": system.environment["AIRFLOW__API__SECRET_KEY"],
         "the fernet key": system.environment["AIRFLOW__CORE__FERNET_KEY"],
         **{
             f"the password of {login}": system.cluster.password(login)
-            for login in ("postgres", "pipelines", "finance")
+            for login in ("postgres", "pipelines", "finance", "outbox")
         },
     }
     for name, secret in secrets.items():

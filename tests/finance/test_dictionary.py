@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,10 @@ def test_it_is_the_same_for_every_login(shared_warehouse: Warehouse) -> None:
         ("CREATE VIEW finance.untold AS SELECT 1 AS one", "view finance.untold, column"),
         ("COMMENT ON COLUMN ops.batch.state IS NULL", "Without a comment: column ops.batch.state."),
         ("COMMENT ON SCHEMA raw IS NULL", "Without a comment: schema raw."),
+        (
+            "CREATE FUNCTION finance.untold(day date) RETURNS date LANGUAGE sql AS 'SELECT day'",
+            "Without a comment: function finance.untold(day date).",
+        ),
     ],
 )
 def test_what_has_no_comment_is_refused_by_name(
@@ -43,7 +48,7 @@ def test_what_has_no_comment_is_refused_by_name(
 ) -> None:
     with shared_warehouse.owner_engine.connect() as connection:
         connection.execute(text(statement))
-        with pytest.raises(dictionary.Uncommented, match=named.replace(".", r"\.")):
+        with pytest.raises(dictionary.Uncommented, match=re.escape(named)):
             dictionary.render(connection)
 
 

@@ -8,7 +8,13 @@ import pytest
 from sqlalchemy import text
 
 from include.catchup.sources import SOURCES
-from include.orchestration.connections import ConnectionIncomplete, open_source, open_warehouse
+from include.orchestration.connections import (
+    ConnectionIncomplete,
+    open_partner,
+    open_source,
+    open_warehouse,
+)
+from include.payouts.sending import Partner
 from include.providers.errors import Fatal
 from include.sandbox.addresses import TICKTOCK_KEY
 from include.sandbox.client import Sandbox
@@ -123,3 +129,69 @@ def test_a_useless_address_is_refused_before_any_call(monkeypatch: pytest.Monkey
     )
     with pytest.raises(Fatal, match="Airflow connection `ticktock`"):
         open_source(SOURCE, Settings())
+
+
+WALLET = {
+    "conn_type": "http",
+    "password": "a-key",
+    "extra": {"base_url": "https://partner.test/v1", "signing_secret": "a-signing-secret"},
+}
+
+
+def test_the_partner_is_what_the_connection_wallet_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    give_connection(monkeypatch, "wallet", **WALLET)
+    partner = open_partner()
+    assert partner == Partner("https://partner.test/v1", "a-key", "a-signing-secret")
+    shown = repr(partner)
+    assert "a-key" not in shown
+    assert "a-signing-secret" not in shown
+
+
+def test_the_partner_may_be_given_by_host_and_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = {"host": "127.0.0.1", "port": 9, "schema": "http", "extra": {"signing_secret": "s"}}
+    give_connection(monkeypatch, "wallet", **WALLET | changes)
+    assert open_partner().base_url == "http://127.0.0.1:9"
+
+
+@pytest.mark.parametrize(
+    ("changes", "lacking"),
+    [
+        ({"password": None}, "has no password, which is the api key"),
+        ({"extra": {"signing_secret": "a-signing-secret"}}, "has no address"),
+        ({"extra": {"base_url": "http://127.0.0.1:1"}}, "has no `signing_secret` in extra"),
+        (
+            {"extra": {"base_url": "http://127.0.0.1:1", "signing_secret": ""}},
+            "has no `signing_secret` in extra",
+        ),
+    ],
+)
+def test_what_the_wallet_lacks_is_named(
+    changes: dict[str, Any], lacking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_connection(monkeypatch, "wallet", **WALLET | changes)
+    with pytest.raises(ConnectionIncomplete, match=lacking) as caught:
+        open_partner()
+    message = str(caught.value)
+    assert "AIRFLOW_CONN_WALLET" in message
+    assert "Nothing was read or written" in message
+    assert "a-key" not in message
+    assert "a-signing-secret" not in message
+
+
+def test_the_key_and_the_signing_secret_are_masked_wherever_they_are_logged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from airflow.sdk import Connection
+    from airflow.sdk.log import redact
+
+    # As a secrets backend may hand it over, with nothing masked by Airflow itself.
+    stored = Connection(
+        conn_id="wallet",
+        conn_type="http",
+        host="partner.test",
+        password="k7Qx-from-the-store",
+        extra='{"signing_secret": "s9Zw-from-the-store"}',
+    )
+    monkeypatch.setattr(Connection, "get", lambda _id: stored)
+    open_partner()
+    assert redact("k7Qx-from-the-store, s9Zw-from-the-store") == "***, ***"

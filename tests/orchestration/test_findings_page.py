@@ -199,8 +199,14 @@ def test_whoever_may_only_look_may_not_decide(server: TestClient, looker: dict[s
         {"reference": 5},
         {"record_id": "7"},
         {"continue_from": ""},
+        {"transaction_ids": "t1"},
+        {"transaction_ids": []},
+        {"transaction_ids": [""]},
+        {"transaction_ids": [7]},
+        {"transaction_ids": ["x" * 501]},
+        {"transaction_ids": ["x"] * 1001},
     ],
-    ids=str,
+    ids=lambda changes: str(changes)[:40],
 )
 def test_a_form_that_is_filled_in_wrongly_is_refused_at_once(
     server: TestClient, operator: dict[str, str], changes: dict[str, Any]

@@ -10,9 +10,14 @@ from sqlalchemy.exc import OperationalError
 
 from include.catchup.log import PageStopped
 from include.orchestration.connections import ConnectionIncomplete
+from include.orchestration.importing import FilesRefused, ImportFolderUnusable
+from include.orchestration.resending import BusinessDateRefused
 from include.orchestration.retries import RetryByRecovery
+from include.payouts.outcome import DayUnfinished, OutboxUnsound
+from include.payouts.sending import BreakerTripped, PartnerUnavailable, SendingStopped
 from include.providers.errors import Ambiguous, Fatal, Retriable
 from include.quality.gates import BatchHeld
+from include.warehouse.leases import Lease, LeaseLost
 from include.warehouse.publishing import StagedRowsMissing
 
 POLICY = RetryByRecovery()
@@ -27,6 +32,13 @@ POLICY = RetryByRecovery()
         PageStopped("Finding 4 is open."),
         StagedRowsMissing("batch 8 (finding 5)."),
         ConnectionIncomplete("ticktock", "does not exist", "the key"),
+        SendingStopped("The signature was refused."),
+        BreakerTripped("EUR is stopped (finding 6)."),
+        OutboxUnsound("A payout that was sent has no bytes."),
+        DayUnfinished("2 payouts are open."),
+        BusinessDateRefused("2099-01-01 is not over."),
+        FilesRefused("1 files stay where they are."),
+        ImportFolderUnusable("It is not set."),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -48,6 +60,18 @@ def test_what_may_pass_is_tried_again_when_the_provider_says(
     decision = POLICY.evaluate(error, try_number=1, max_tries=3)
     assert decision.action is RetryAction.RETRY
     assert decision.retry_delay == delay
+    assert decision.reason == str(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [PartnerUnavailable("It does not answer."), LeaseLost(Lease("wallet/sending", 7))],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_passes_by_itself_is_tried_again_and_told(error: Exception) -> None:
+    decision = POLICY.evaluate(error, try_number=1, max_tries=3)
+    assert decision.action is RetryAction.RETRY
+    assert decision.retry_delay is None
     assert decision.reason == str(error)
 
 

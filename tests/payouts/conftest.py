@@ -15,8 +15,10 @@ def warehouse(shared_warehouse: Warehouse) -> Warehouse:
         connection.execute(
             text(
                 "TRUNCATE wallet.transaction, wallet.transaction_claim,"
-                " wallet.transaction_conflict, wallet.rejected_line, ops.finding, ops.decision,"
-                " ops.alert RESTART IDENTITY"
+                " wallet.transaction_conflict, wallet.rejected_line, wallet.hold,"
+                " wallet.sending_window, wallet.attempt, wallet.attempt_item,"
+                " wallet.reported_outcome, ops.lease, ops.finding, ops.decision, ops.alert"
+                " RESTART IDENTITY"
             )
         )
     return shared_warehouse

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, insert, text
+from sqlalchemy import Connection, Engine, Row, Table, func, insert, text
 
+from include.warehouse import tables
 from include.warehouse.database import open_engine, transaction
 from include.warehouse.tables import transaction as transaction_table
 from tests.warehouses import Warehouse
@@ -98,3 +99,59 @@ def send(connection: Connection, assignments: str, transaction_id: str) -> None:
         text(f"UPDATE wallet.transaction SET {assignments} WHERE transaction_id = :id"),
         {"id": transaction_id},
     )
+
+
+def attempt(warehouse: Warehouse, *transaction_ids: str, **facts: Any) -> int:
+    """A request that held these payouts, as `commit_attempt` has it; its number."""
+    with transaction(warehouse.engine, "sender") as connection:
+        return commit_attempt(connection, *transaction_ids, **facts)
+
+
+def commit_attempt(
+    connection: Connection,
+    *transaction_ids: str,
+    result: str | None = "in_doubt",
+    outcome: str | None = "in_doubt",
+    code: str | None = None,
+    deadline_in: float = -60,
+) -> int:
+    """Freeze these payouts and insert a request that held them: its number.
+
+    Its deadline is so many seconds from now; with `result` None it is still open.
+    """
+    for transaction_id in transaction_ids:
+        send(connection, "item = coalesce(item, '{}')", transaction_id)
+    window_id = _insert(connection, tables.sending_window, epoch=1, closes_at=func.now())
+    deadline_at = func.clock_timestamp() + timedelta(seconds=deadline_in)
+    attempt_id = _insert(
+        connection,
+        tables.attempt,
+        window_id=window_id,
+        epoch=1,
+        currency="EUR",
+        stage=0,
+        items=len(transaction_ids),
+        amount=0,
+        body_sha256=b"",
+        deadline_at=deadline_at,
+        result=result,
+        closed_at=None if result is None else func.now(),
+    )
+    for place, transaction_id in enumerate(transaction_ids, start=1):
+        _insert(
+            connection,
+            tables.attempt_item,
+            transaction_id=transaction_id,
+            attempt_id=attempt_id,
+            place=place,
+            outcome=None if result is None else outcome,
+            code=code,
+        )
+    return attempt_id
+
+
+def _insert(connection: Connection, table: Table, **values: Any) -> Any:
+    """Insert a row; the first column of its key."""
+    key = connection.execute(insert(table).values(**values)).inserted_primary_key
+    assert key is not None
+    return key[0]

@@ -29,7 +29,7 @@ from tests.payouts.entering import (
     DAY,
     FIELDS,
     as_line,
-    as_sender,
+    attempt,
     enter,
     payout,
     rows,
@@ -123,7 +123,7 @@ def test_a_day_of_its_own_goes_before_that_of_the_file(
 
 def test_the_rules_of_the_outbox_hold_for_a_file(warehouse: Warehouse, tmp_path: Path) -> None:
     enter(warehouse, payout("same"), payout("changed"), payout("sent"))
-    as_sender(warehouse, "item = '{}', first_sent_at = now()", "sent")
+    attempt(warehouse, "sent")
     lines = [
         as_line("new"),
         as_line("same"),

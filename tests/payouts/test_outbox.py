@@ -19,6 +19,8 @@ from tests.local.waiting import wait_for
 from tests.payouts.entering import (
     DAY,
     as_sender,
+    attempt,
+    commit_attempt,
     enter,
     payout,
     rows,
@@ -30,7 +32,6 @@ from tests.warehouses import Warehouse
 
 _CONFLICTS = "SELECT * FROM wallet.transaction_conflict ORDER BY conflict_id"
 _FINDINGS = "SELECT * FROM ops.finding ORDER BY finding_id"
-_SENT = "item = '{}', first_sent_at = now()"
 _PROCESSED = "disposition = 'processed', evidence = '{\"attempt_id\": 1}'"
 _LOST = "disposition = 'lost', evidence = '{\"attempt_id\": 2}'"
 
@@ -41,7 +42,7 @@ _LOST = "disposition = 'lost', evidence = '{\"attempt_id\": 2}'"
 def test_a_payout_is_entered_open_and_not_held(warehouse: Warehouse) -> None:
     assert enter(warehouse, payout("t1", origin_source="games", origin_key="17")) == 1
     row = stored(warehouse, "t1")
-    assert (row.disposition, row.hold_reason, row.item, row.first_sent_at) == ("open", *[None] * 3)
+    assert (row.disposition, row.hold_reason, row.item, row.released_at) == ("open", *[None] * 3)
     assert (row.amount, row.business_date, row.origin_key) == (250_000_000, DAY, "17")
     assert datetime.now(UTC) - row.entered_at < timedelta(minutes=5)
 
@@ -103,12 +104,15 @@ def test_another_content_is_recorded_once_however_often_it_comes(warehouse: Ware
 
 
 @pytest.mark.parametrize(
-    ("so_far", "disposition"), [((_SENT,), "open"), ((_SENT, _LOST), "lost"), ((_LOST,), "lost")]
+    ("is_sent", "so_far", "disposition"),
+    [(True, (), "open"), (True, (_LOST,), "lost"), (False, (_LOST,), "lost")],
 )
 def test_another_content_after_a_send_or_the_end_holds_nothing(
-    warehouse: Warehouse, so_far: tuple[str, ...], disposition: str
+    warehouse: Warehouse, is_sent: bool, so_far: tuple[str, ...], disposition: str
 ) -> None:
     enter(warehouse, payout("t1"))
+    if is_sent:
+        attempt(warehouse, "t1")
     for assignments in so_far:
         as_sender(warehouse, assignments, "t1")
     before = stored(warehouse, "t1")
@@ -228,7 +232,7 @@ def test_a_change_that_comes_while_a_send_commits_does_not_hold(warehouse: Wareh
     enter(warehouse, payout("t1"))
     change = threading.Thread(target=lambda: enter(warehouse, payout("t1", amount=1)))
     with transaction(warehouse.engine, "sender") as connection:
-        send(connection, _SENT, "t1")
+        commit_attempt(connection, "t1")
         change.start()
         _wait_for_a_lock(warehouse)
     change.join(timeout=30)
@@ -283,15 +287,14 @@ def test_what_was_entered_never_changes_even_for_the_owner(
         "accounting_date = accounting_date - 1",
         "hold_reason = 'changed'",
         "item = 'other'",
-        "item = NULL, first_sent_at = NULL",
-        "first_sent_at = now()",
+        "item = NULL",
     ],
 )
 def test_processed_and_lost_are_for_ever(
     warehouse: Warehouse, disposed: str, assignment: str
 ) -> None:
     enter(warehouse, payout("t1"))
-    as_sender(warehouse, _SENT, "t1")
+    attempt(warehouse, "t1")
     as_sender(warehouse, disposed, "t1")
     before = stored(warehouse, "t1")
     with pytest.raises(IntegrityError), warehouse.owner_engine.begin() as connection:
@@ -313,7 +316,6 @@ def test_a_disposition_is_dated_by_the_transaction_that_books_it(warehouse: Ware
     [
         "disposition = 'processed'",
         "disposition = 'paid', evidence = '{}'",
-        "first_sent_at = now()",
         "hold_detail = 'because'",
         "disposition = 'lost', evidence = '{}', hold_reason = 'refusal_pending'",
     ],
@@ -444,7 +446,7 @@ def test_what_was_told_is_not_told_again_and_what_is_new_joins_it(warehouse: War
 
 def test_a_change_is_told_with_the_hold_or_by_itself_after_a_send(warehouse: Warehouse) -> None:
     enter(warehouse, payout("sent"), payout("unsent"))
-    as_sender(warehouse, _SENT, "sent")
+    attempt(warehouse, "sent")
     enter(warehouse, payout("sent", amount=1), payout("unsent", amount=1))
     report_outbox(warehouse.engine)
     report_outbox(warehouse.engine)

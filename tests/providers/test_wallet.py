@@ -9,7 +9,7 @@ import logging
 import pickle
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -110,7 +110,7 @@ def test_the_documented_answer_becomes_what_is_expected() -> None:
     read = read_answer(payload)
     assert expected == {
         "envelope": read.classify(),
-        "execution": classify_answer(answer_of(200, payload)),
+        "execution": classified(answer_of(200, payload)),
         "answer": json.loads(msgspec.json.encode(read)),
     }
 
@@ -362,6 +362,10 @@ def test_the_same_bytes_are_sent_again_with_a_fresh_timestamp_and_signature(
 # What came of an attempt
 
 
+def classified(answer: Answer, codes: Mapping[str, CodeClass] = ITEM_CODES) -> Execution:
+    return classify_answer(answer, read_answer(answer.body), codes)
+
+
 def answer_of(
     status: int, body: bytes | dict[str, Any] = b"", *, is_complete: bool = True
 ) -> Answer:
@@ -393,7 +397,7 @@ def test_each_status_without_a_readable_body_means_what_the_event_table_says(
     found: dict[Execution, set[int]] = {}
     for status in range(100, 600):
         answer = answer_of(status, NO_ANSWER, is_complete=is_complete)
-        found.setdefault(classify_answer(answer), set()).add(status)
+        found.setdefault(classified(answer), set()).add(status)
     assert found.pop(Execution.IN_DOUBT) == set(range(100, 600)).difference(*STATUSES.values())
     assert found == STATUSES
 
@@ -401,7 +405,7 @@ def test_each_status_without_a_readable_body_means_what_the_event_table_says(
 def test_items_in_an_answer_that_is_no_success_do_not_count() -> None:
     for status in (*range(100, 200), *range(300, 600)):
         empty, booked = answer_of(status), answer_of(status, BOOKED)
-        assert classify_answer(booked) is classify_answer(empty) is not Execution.ANSWERED
+        assert classified(booked) is classified(empty) is not Execution.ANSWERED
 
 
 @pytest.mark.parametrize(
@@ -428,16 +432,16 @@ def test_items_in_an_answer_that_is_no_success_do_not_count() -> None:
 def test_a_success_means_what_its_envelope_can_be_used_for(
     status: int, body: bytes | dict[str, Any], execution: Execution
 ) -> None:
-    assert classify_answer(answer_of(status, body)) is execution
+    assert classified(answer_of(status, body)) is execution
 
 
 def test_a_body_that_broke_off_is_in_doubt_even_if_it_reads_well() -> None:
-    assert classify_answer(answer_of(200, BOOKED, is_complete=False)) is Execution.IN_DOUBT
+    assert classified(answer_of(200, BOOKED, is_complete=False)) is Execution.IN_DOUBT
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_a_batch_is_not_halved_in_search_of_a_wrong_signature(status: int) -> None:
-    assert classify_answer(answer_of(status, BAD_SIGNATURE)) is Execution.REJECTED_STOP
+    assert classified(answer_of(status, BAD_SIGNATURE)) is Execution.REJECTED_STOP
 
 
 @pytest.mark.parametrize(
@@ -492,8 +496,8 @@ def test_what_codes_mean_can_be_replaced_and_not_changed() -> None:
     assert classify_code("PAID", codes) is CodeClass.OK
     assert classify_code("RS_OK", codes) is CodeClass.OTHER
     assert read_answer(b'{"status":"WHO"}').classify(codes) is Envelope.AUTHENTICATION
-    assert classify_answer(answer_of(200, {"status": "WHO"}), codes) is Execution.REJECTED_STOP
-    assert classify_answer(answer_of(400, {"status": "WHO"}), codes) is Execution.REJECTED_STOP
+    assert classified(answer_of(200, {"status": "WHO"}), codes) is Execution.REJECTED_STOP
+    assert classified(answer_of(400, {"status": "WHO"}), codes) is Execution.REJECTED_STOP
     with pytest.raises(TypeError):
         ITEM_CODES["RS_ERROR"] = CodeClass.OK  # type: ignore[index]
 

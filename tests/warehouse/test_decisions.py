@@ -14,9 +14,9 @@ from include.catchup.pipeline import normalize
 from include.catchup.watching import watch
 from include.quality.gates import BatchHeld, check_raw, check_settlements
 from include.settings import Settings
-from include.warehouse import decisions
 from include.warehouse.database import lock_source, transaction
 from include.warehouse.decisions import DecisionRefused, Resolution, resolve
+from include.warehouse.decisions.resolving import carried_out_by
 from include.warehouse.findings import KINDS, Finding, open_finding
 from include.warehouse.landing import ArrivedPage, Cursor, CursorMoved, Gap, Landing
 from tests.checker import violations
@@ -141,7 +141,7 @@ def hold_batch(warehouse: Warehouse, connection: Connection) -> Any:
 def test_every_decision_that_a_finding_offers_is_carried_out_by_something() -> None:
     for kind, known in KINDS.items():
         for name in known.decisions:
-            assert callable(decisions._decision(kind, name))
+            assert callable(carried_out_by(kind, name))
 
 
 def test_a_decision_is_recorded_with_who_why_and_before_and_after(

@@ -49,6 +49,46 @@ _FREEZE = "UPDATE wallet.transaction SET item = '' WHERE false"
 _DISPOSE = "UPDATE wallet.transaction SET disposition = 'processed', evidence = '{}' WHERE false"
 _READ_PAYOUTS = "SELECT * FROM wallet.transaction"
 _READ_CONFLICTS = "SELECT * FROM wallet.transaction_conflict"
+_READ_ATTEMPTS = "SELECT * FROM wallet.attempt JOIN wallet.attempt_item USING (attempt_id)"
+_RELEASE = (
+    "UPDATE wallet.transaction SET hold_reason = NULL, hold_detail = NULL, hold_finding_id = NULL,"
+    " released_at = now(), evidence = NULL WHERE false"
+)
+_INSERT_WINDOW = "INSERT INTO wallet.sending_window (epoch, closes_at) SELECT 1, now() WHERE false"
+_INSERT_ATTEMPT = (
+    "INSERT INTO wallet.attempt (window_id, epoch, run_id, currency, stage, items, amount,"
+    " body_sha256, deadline_at) SELECT 1, 1, '', '', 0, 1, 1, '', now() WHERE false"
+)
+_INSERT_ATTEMPT_ITEM = (
+    "INSERT INTO wallet.attempt_item (transaction_id, attempt_id, place) SELECT '', 1, 1"
+    " WHERE false"
+)
+_CLOSE_ATTEMPT = (
+    "UPDATE wallet.attempt SET result = 'answered', detail = '', closed_at = now(),"
+    " closed_by_epoch = 1, http_status = 200, content_type = '', answer = '',"
+    " is_answer_complete = true, answer_code = '' WHERE false"
+)
+_CLOSE_ATTEMPT_ITEM = (
+    "UPDATE wallet.attempt_item SET outcome = 'ok', code = '', balance = 0, detail = '' WHERE false"
+)
+_REPORT = (
+    "INSERT INTO wallet.reported_outcome (business_date, currency, entered_payouts, entered_amount,"
+    " processed_payouts, processed_amount, lost_payouts, lost_amount, open_payouts, open_amount,"
+    " held_payouts, held_amount) SELECT '2026-11-20', '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 WHERE false"
+)
+_TAKE_LEASE = (
+    "INSERT INTO ops.lease (name, epoch, acquired_at, expires_at) SELECT '', 1, now(), now()"
+    " WHERE false"
+)
+_SENDS = (
+    _INSERT_WINDOW,
+    _INSERT_ATTEMPT,
+    _INSERT_ATTEMPT_ITEM,
+    _CLOSE_ATTEMPT,
+    _CLOSE_ATTEMPT_ITEM,
+    _REPORT,
+    _TAKE_LEASE,
+)
 
 # `WHERE false` touches no row: a privilege is asked for before rows are looked at.
 _MAY: dict[Role, tuple[str, ...]] = {
@@ -82,6 +122,13 @@ _MAY: dict[Role, tuple[str, ...]] = {
         "UPDATE ops.quarantine SET state = 'discarded' WHERE false",
         "UPDATE ops.gap SET state = 'accepted' WHERE false",
         "UPDATE ops.cursor SET stopped_by_finding_id = NULL WHERE false",
+        "SELECT nextval('ops.decision_decision_id_seq')",
+        _READ_PAYOUTS,
+        _READ_ATTEMPTS,
+        _RELEASE,
+        _DISPOSE,
+        "SELECT transaction_id FROM wallet.transaction FOR UPDATE",
+        "CREATE TEMPORARY TABLE chosen (transaction_id text) ON COMMIT DROP",
     ),
     "wallet_writer": (_ENTER,),
     "importer": (
@@ -98,9 +145,12 @@ _MAY: dict[Role, tuple[str, ...]] = {
         _READ_CONFLICTS,
         _INSERT_FINDING,
         "SELECT * FROM wallet.transaction FOR UPDATE",
-        "UPDATE wallet.transaction SET first_sent_at = now(), hold_reason = NULL,"
-        " hold_detail = NULL, hold_finding_id = NULL WHERE false",
+        "UPDATE wallet.transaction SET hold_reason = NULL, hold_detail = NULL,"
+        " hold_finding_id = NULL WHERE false",
         "UPDATE wallet.transaction_conflict SET finding_id = 1 WHERE false",
+        "UPDATE ops.lease SET expires_at = now() WHERE false",
+        _READ_ATTEMPTS,
+        *_SENDS,
     ),
 }
 
@@ -138,6 +188,20 @@ _NOBODY_MAY = (
     "UPDATE wallet.transaction_conflict SET amount = 1 WHERE false",
     "DELETE FROM wallet.transaction_conflict WHERE false",
     "DELETE FROM wallet.rejected_line WHERE false",
+    "UPDATE wallet.attempt SET body_sha256 = '' WHERE false",
+    "UPDATE wallet.attempt SET deadline_at = now() WHERE false",
+    "UPDATE wallet.attempt_item SET place = 2 WHERE false",
+    "UPDATE wallet.sending_window SET closes_at = now() WHERE false",
+    "UPDATE wallet.reported_outcome SET lost_payouts = 0 WHERE false",
+    "INSERT INTO wallet.hold (transaction_id, hold_reason) SELECT '', '' WHERE false",
+    "UPDATE wallet.hold SET ended_at = now() WHERE false",
+    *(
+        f"DELETE FROM {table} WHERE false"
+        for table in (
+            *("wallet.attempt", "wallet.attempt_item", "wallet.sending_window", "wallet.hold"),
+            *("wallet.reported_outcome", "ops.lease"),
+        )
+    ),
     "SELECT wallet.refuse_change('', '')",
     "SELECT * FROM public.alembic_version",
     "CREATE TABLE public.mine (id integer)",
@@ -151,8 +215,12 @@ _MAY_NOT: dict[Role, tuple[str, ...]] = {
         "UPDATE core.settlement SET is_rejected_by_decision = true WHERE false",
         _INSERT_DECISION,
         _READ_PAYOUTS,
+        _READ_ATTEMPTS,
         _ENTER,
         _FREEZE,
+        _DISPOSE,
+        _RELEASE,
+        *_SENDS,
     ),
     "resolver": (
         *_NOBODY_MAY,
@@ -165,9 +233,10 @@ _MAY_NOT: dict[Role, tuple[str, ...]] = {
         " SELECT 1, 'check_raw', '', 'critical', true WHERE false",
         "SELECT ops.player_reference('player')",
         "SELECT raw.ensure_page_month('2026-11-21Z')",
-        _READ_PAYOUTS,
+        _READ_CONFLICTS,
         _ENTER,
         _FREEZE,
+        *_SENDS,
     ),
     "wallet_writer": (
         *_NOBODY_MAY,
@@ -175,6 +244,9 @@ _MAY_NOT: dict[Role, tuple[str, ...]] = {
         _READ_CONFLICTS,
         _FREEZE,
         _DISPOSE,
+        _RELEASE,
+        _READ_ATTEMPTS,
+        *_SENDS,
         _INSERT_REJECTED_LINE,
         _INSERT_FINDING,
         "INSERT INTO wallet.transaction (transaction_id, hold_reason) SELECT '', '' WHERE false",
@@ -189,7 +261,10 @@ _MAY_NOT: dict[Role, tuple[str, ...]] = {
         _ENTER,
         _FREEZE,
         _DISPOSE,
+        _RELEASE,
         _READ_CONFLICTS,
+        _READ_ATTEMPTS,
+        *_SENDS,
         "UPDATE wallet.rejected_line SET reason = '' WHERE false",
         "SELECT * FROM core.settlement",
     ),
@@ -198,6 +273,7 @@ _MAY_NOT: dict[Role, tuple[str, ...]] = {
         _ENTER,
         _INSERT_REJECTED_LINE,
         _INSERT_DECISION,
+        _RELEASE,
         "INSERT INTO wallet.transaction_conflict (transaction_id) SELECT '' WHERE false",
         "SELECT * FROM core.settlement",
         "SELECT ops.player_reference('player')",

@@ -42,6 +42,8 @@ _DECISIONS = (
         decision_table.c.decided_at,
         decision_table.c.reason,
         decision_table.c.reference,
+        decision_table.c.parameters["transaction_ids"].label("transaction_ids"),
+        decision_table.c.awaits_second_person,
         finding_table.c.summary,
     )
     .join(finding_table, finding_table.c.finding_id == decision_table.c.finding_id)

@@ -61,9 +61,13 @@ function choices(finding) {
   return element("fieldset", {}, element("legend", { textContent: "Decision" }), ...made);
 }
 
+const isAboutPayouts = (finding) => Object.hasOwn(finding.decisions, "keep");
+
 // The fields that only some decisions ask for.
 function needs(finding, decision) {
   return {
+    transaction_ids: isAboutPayouts(finding),
+    reference: decision === "processed",
     record_id: decision === "choose_version",
     continue_from:
       ["skip_page", "move_cursor"].includes(decision) ||
@@ -82,6 +86,13 @@ function decisionForm(finding) {
     "input",
     { type: "text", maxLength: 500 },
   );
+  const payouts = field(
+    "Only these payouts: their transactionIds, one a line (empty for all that the finding holds)",
+    "transaction_ids",
+    "textarea",
+    { rows: 2 },
+  );
+  const reference = field("", "reference", "input", { type: "text", maxLength: 500 });
   const outcome = element("p", { className: "outcome", hidden: true });
   outcome.setAttribute("role", "status");
   const form = element(
@@ -90,16 +101,14 @@ function decisionForm(finding) {
     choices(finding),
     record,
     continued,
+    payouts,
     field("Reason, kept for ever", "reason", "textarea", {
       rows: 2,
       required: true,
       minLength: 5,
       maxLength: 2000,
     }),
-    field("Reference: a ticket or mail (may stay empty)", "reference", "input", {
-      type: "text",
-      maxLength: 500,
-    }),
+    reference,
     element("button", { textContent: `Decide finding ${finding.finding_id}` }),
     outcome,
   );
@@ -110,6 +119,11 @@ function decisionForm(finding) {
     record.lastElementChild.required = needed.record_id;
     continued.hidden = !needed.continue_from;
     continued.lastElementChild.required = decision === "move_cursor";
+    payouts.hidden = !needed.transaction_ids;
+    reference.firstChild.data = needed.reference
+      ? "Reference: the partner's confirmation (required)"
+      : "Reference: a ticket or mail (may stay empty)";
+    reference.lastElementChild.required = needed.reference;
   };
   form.addEventListener("change", fit);
   form.addEventListener("submit", (event) => {
@@ -119,6 +133,9 @@ function decisionForm(finding) {
   fit();
   return form;
 }
+
+// One a line, as an id may hold anything else.
+const lines = (text) => text.split(/\r?\n/).filter((line) => line.trim() !== "");
 
 function conf(finding, form) {
   const given = new FormData(form);
@@ -132,6 +149,10 @@ function conf(finding, form) {
   if (needed.record_id) filled.record_id = Number(given.get("record_id"));
   if (needed.continue_from && given.get("continue_from")) {
     filled.continue_from = given.get("continue_from");
+  }
+  if (needed.transaction_ids) {
+    const named = lines(given.get("transaction_ids"));
+    if (named.length > 0) filled.transaction_ids = named;
   }
   return filled;
 }
@@ -171,10 +192,12 @@ async function follow(finding, run, outcome, button) {
   if (state === "success") {
     const told = document.getElementById("decided-now");
     told.replaceChildren(
-      `Finding ${finding.finding_id} is decided; the feed's next run takes it up. See `,
+      `The decision on finding ${finding.finding_id} is recorded. What takes it up, and when, says `,
       link,
     );
     told.hidden = false;
+    // If it is still open, it is shown anew, with what is left of it.
+    button.closest("article").remove();
     await load();
   } else {
     outcome.replaceChildren("The decision was refused or failed; the log says why: ", link);
@@ -232,6 +255,11 @@ function card(finding) {
 
 function decisionCard(decided) {
   const why = decided.reason + (decided.reference ? ` (${decided.reference})` : "");
+  const named = decided.transaction_ids;
+  const about = named ? ` · only ${named.length} of its payouts: ${named.slice(0, 10).join(", ")}` : "";
+  const waits = decided.awaits_second_person
+    ? " · nothing has changed: another person has to decide the same"
+    : "";
   return element(
     "article",
     {},
@@ -240,7 +268,7 @@ function decisionCard(decided) {
       "p",
       { className: "facts" },
       element("strong", { textContent: decided.decision }),
-      ` · ${decided.decided_by} · ${moment(decided.decided_at)}`,
+      ` · ${decided.decided_by} · ${moment(decided.decided_at)}${about}${waits}`,
     ),
     element("p", { textContent: why }),
   );

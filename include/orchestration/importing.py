@@ -1,0 +1,211 @@
+"""Which files of the import folder a run imports, and what becomes of each.
+
+Whoever triggers a run names a file of that folder and no other of the machine's files: not through
+`..`, an absolute path or a symbolic link.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import Param
+from sqlalchemy import Engine
+
+from include.payouts.importing import FileRefused, Imported, import_file
+
+DONE = "done"
+
+_SETTING = "SETTLEMENTS_IMPORT_FOLDER"
+_PROGRESS_SECONDS = 5.0
+_log = logging.getLogger(__name__)
+
+
+class ImportFolderUnusable(Exception):
+    """There is no folder to import from; the message says what to set."""
+
+
+class FilesRefused(Exception):
+    """At least one file stays where it is; the message says which and why."""
+
+
+class _Refused(Exception):
+    """One file stays where it is; the message says why."""
+
+
+def form_fields() -> dict[str, Param]:
+    """The fields of the form, as Airflow shows and validates them; none has to be filled in."""
+    return {
+        "path": Param(
+            None,
+            type=["null", "string"],
+            minLength=1,
+            maxLength=1000,
+            title="File",
+            description="Its path within the import folder, such as payouts-2026-11-20.csv. Empty: "
+            "every file that waits there.",
+        ),
+        "business_date": Param(
+            None,
+            type=["null", "string"],
+            format="date",
+            title="Business date",
+            description="The UTC day of payouts whose line names none.",
+        ),
+    }
+
+
+def import_each(
+    engine: Engine, folder: Path | None, path: str | None, business_date: str | None
+) -> dict[str, Any]:
+    """Import the file at `path` within `folder`, or every file that waits there; counts by file.
+
+    One that was read to its end moves into `done/` beside it, also if lines of it were rejected:
+    the finding `lines_rejected` has those.  Raises `FilesRefused` at the end if any file stays,
+    and `ImportFolderUnusable` if there is no folder.
+    """
+    root = _root(folder)
+    day = _read_day(business_date)
+    imported: dict[str, Any] = {}
+    refused: list[str] = []
+    for name in [path] if path is not None else _waiting(root):
+        try:
+            file = _locate(root, name)
+            imported[_shown(name)] = _counts(_import(engine, file, day))
+            _move_away(file)
+        except (_Refused, FileRefused, OSError) as error:
+            refused.append(f"{_shown(name)}: {_reason(error)}")
+            _log.warning("%s stays where it is: %s", _shown(name), _reason(error))
+    if not imported and not refused:
+        _log.info("No file waits in %s.", root)
+    if refused:
+        done = ", ".join(imported) or "none"
+        raise FilesRefused(
+            f"{len(refused)} files stay where they are. Imported to their end: {done}. "
+            + " ".join(refused)
+        )
+    return imported
+
+
+def _root(folder: Path | None) -> Path:
+    if folder is None or not folder.is_dir():
+        lacking = "is not set" if folder is None else f"names {folder}, which is no folder here"
+        raise ImportFolderUnusable(
+            f"{_SETTING} {lacking}. Nothing was imported. Set it to a folder that every worker can "
+            "read and write, start Airflow's processes anew, then clear this task."
+        )
+    return folder.resolve()
+
+
+def _read_day(text: str | None) -> date | None:
+    if text is None:
+        return None
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        raise FilesRefused(
+            f"{text!r} is no day. Nothing was imported. Enter one such as 2026-11-20 as "
+            "business_date."
+        ) from None
+    today = datetime.now(UTC).date()
+    if day > today:
+        raise FilesRefused(
+            f"The business date {day} lies in the future: it is {today} UTC. Nothing was imported. "
+            "Trigger the DAG again with the right day."
+        )
+    return day
+
+
+def _waiting(root: Path) -> Iterator[str]:
+    """Everything that lies in the folder itself; a name that begins with a dot is being written."""
+    for path in sorted(root.iterdir()):
+        if not path.name.startswith(".") and (path.is_symlink() or not path.is_dir()):
+            yield path.name
+
+
+def _locate(root: Path, name: str) -> Path:
+    try:
+        path = root / name
+        is_within = not Path(name).is_absolute() and path.resolve() == path
+        if is_within and path.is_file():
+            return path
+    except ValueError:
+        pass
+    raise _Refused(
+        "it is no file of the import folder. Enter its path within the folder; links and paths "
+        "that lead out of it are refused."
+    )
+
+
+def _import(engine: Engine, file: Path, day: date | None) -> Imported:
+    before = file.stat()
+    imported = import_file(engine, file, day, _Progress(_shown(file.name)).report)
+    if imported.rejected:
+        _log.warning(
+            "%s: %d lines were rejected. Each is in wallet.rejected_line with its reason; the "
+            "finding lines_rejected says how to go on.",
+            *(_shown(file.name), imported.rejected),
+        )
+    after = file.stat()
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise _Refused(
+            "it was changed while it was read. What was read is imported. Trigger the DAG again "
+            "when it is complete: nothing is entered twice."
+        )
+    return imported
+
+
+def _move_away(file: Path) -> None:
+    """Into `done/` beside it, never over another file there; what lies there already stays."""
+    if file.parent.name == DONE:
+        return
+    done = file.parent / DONE
+    try:
+        done.mkdir(exist_ok=True)
+        target = done / file.name
+        if target.exists():
+            target = done / f"{file.stem}.{time.time_ns()}{file.suffix}"
+        file.rename(target)
+    except OSError as error:
+        raise _Refused(
+            f"it is imported, but cannot be moved into {DONE}/ ({error.strerror}). Give Airflow's "
+            "user the right to write the folder, or move it by hand."
+        ) from None
+
+
+def _shown(name: str) -> str:
+    # A name that is no UTF-8 can be neither logged nor stored as it is.
+    return name.encode("utf-8", "replace").decode()
+
+
+def _counts(imported: Imported) -> dict[str, int]:
+    return {name: count for name, count in asdict(imported).items() if name != "position"}
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)
+
+
+class _Progress:
+    """Says in the log how far a file is, every few seconds."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._began = self._said = time.monotonic()
+
+    def report(self, imported: Imported) -> None:
+        now = time.monotonic()
+        is_over = imported.position >= imported.size
+        if not is_over and now - self._said < _PROGRESS_SECONDS:
+            return
+        self._said = now
+        _log.info(
+            "%s: %.0f %%, %d lines, %.0f a second, %d new, %d rejected",
+            *(self._name, 100 * imported.position / max(imported.size, 1), imported.read),
+            *(imported.read / max(now - self._began, 0.001), imported.new, imported.rejected),
+        )

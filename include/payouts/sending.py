@@ -1,0 +1,590 @@
+"""Sending the outbox to the wallet: every payout once, and nothing concluded from silence.
+
+One process of all sends (`ops.lease`).  A currency begins with one payout, then ten, then full
+requests, several at once.  What is left, for whatever reason, is the next run's: it reads from the
+warehouse what was sent and answered.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import date
+from decimal import Decimal
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import Engine, text
+
+from include.payouts import attempts, doubts, outbox, stages
+from include.payouts.attempts import Attempt, Closed, Sender
+from include.payouts.judging import (
+    ALIKE_AT_CANARY,
+    ItemOutcome,
+    Judgement,
+    Result,
+    judge_answer,
+    judge_error,
+    judge_unsent,
+)
+from include.payouts.stages import CANARY, Stage
+from include.providers import wallet
+from include.providers.errors import Retriable
+from include.providers.http import Answer, Client
+from include.settings import Settings
+from include.warehouse.database import look_up_by_key, transaction
+from include.warehouse.leases import LeaseLost, hold_lease
+
+_log = logging.getLogger(__name__)
+
+LEASE = "wallet/sending"
+"""Held by whoever posts to the wallet, whatever for."""
+
+_CANARY_ITEMS = 10
+_SILENT_REQUESTS = 3
+_FIRST_WAIT_SECONDS = 1.0
+_LONGEST_WAIT_SECONDS = 60.0
+_IDS_AT_A_TIME = 5000
+_EXAMPLES = 5
+
+
+class SendingStopped(Exception):
+    """Nothing more is sent before a person has changed something; the message says what."""
+
+
+class BreakerTripped(Exception):
+    """Too many payouts of a currency were refused alike; a finding asks what becomes of them."""
+
+
+class PartnerUnavailable(Exception):
+    """The partner cannot be reached or does not answer; later it may."""
+
+
+@dataclass(frozen=True)
+class Partner:
+    """Where the wallet is, and with which key and secret it is spoken to."""
+
+    base_url: str
+    api_key: str = field(repr=False)
+    signing_secret: str = field(repr=False)
+
+
+@dataclass
+class Sent:
+    """What a run of sending did: requests, and what became of the payouts in them.
+
+    `processed` and `lost` are so for ever.  `held` wait for a decision.  `in_doubt` counts answers
+    that did not come, one for each time.
+    """
+
+    requests: int = 0
+    processed: int = 0
+    lost: int = 0
+    held: int = 0
+    in_doubt: int = 0
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a run would send in one currency now; `amount` in units of it.
+
+    `first` are the first ids, `in_doubt` how many were sent before.
+    """
+
+    currency: str
+    payouts: int
+    amount: Decimal
+    requests: int
+    first: list[str]
+    in_doubt: int
+
+
+def send(
+    engine: Engine,
+    partner: Partner,
+    settings: Settings,
+    business_date: date,
+    *,
+    run_id: str | None = None,
+    batch_items: int | None = None,
+) -> Sent:
+    """Send every payout that is due up to `business_date`, and store what came of each.
+
+    Waits until no other process sends.  Raises `SendingStopped`, `BreakerTripped`,
+    `PartnerUnavailable` or `LeaseLost`; what was done before stays done, and whoever calls again
+    goes on from there.
+    """
+    outbox.freeze_new(engine)
+    size = batch_items or settings.wallet_batch_items
+    with hold_lease(engine, "sender", LEASE, run_id, settings.wallet_lease_seconds) as lease:
+        sender, closes_at = attempts.open_window(
+            engine, lease, run_id, settings.wallet_window_seconds
+        )
+        with closing(_Wire(partner, settings)) as wire:
+            run = _Run(engine, wire, settings, sender, closes_at, business_date, size)
+            with closing(run):
+                try:
+                    run.carry_out()
+                finally:
+                    outbox.report_outbox(engine)
+    return run.sent
+
+
+def plan(
+    engine: Engine, settings: Settings, business_date: date, batch_items: int | None = None
+) -> list[Planned]:
+    """What `send` would send now, by currency; sends nothing, and freezes the items' bytes."""
+    outbox.freeze_new(engine)
+    size = batch_items or settings.wallet_batch_items
+    with transaction(engine, "sender") as connection:
+        rows = connection.execute(_PLAN, {"business_date": business_date, "limit": _EXAMPLES})
+        return [
+            Planned(
+                row.currency,
+                row.payouts,
+                outbox.in_major_units(row.amount),
+                _requests(row.payouts, size),
+                list(row.first),
+                row.in_doubt,
+            )
+            for row in rows
+        ]
+
+
+_PLAN = text("""
+SELECT
+    currency, count(*) AS payouts, sum(amount) AS amount,
+    (array_agg(transaction_id ORDER BY transaction_id))[1:CAST(:limit AS integer)] AS first,
+    count(*) FILTER (WHERE EXISTS (
+        SELECT FROM wallet.attempt_item
+        WHERE attempt_item.transaction_id = transaction.transaction_id
+    )) AS in_doubt
+FROM wallet.transaction
+WHERE disposition = 'open' AND hold_reason IS NULL AND item IS NOT NULL
+    AND business_date <= :business_date
+GROUP BY currency
+ORDER BY currency
+""")
+
+
+def _requests(payouts: int, size: int) -> int:
+    """The canary's two, and full ones for the rest."""
+    canary = min(payouts, 1) + (payouts > 1)
+    return canary + -(-max(payouts - 1 - _CANARY_ITEMS, 0) // size)
+
+
+class _Wire:
+    """The partner, spoken to by several threads: each has a client of its own."""
+
+    def __init__(self, partner: Partner, settings: Settings) -> None:
+        self._partner = partner
+        self._settings = settings
+        self._signing = wallet.Signing(partner.signing_secret)
+        self._clients: list[Client] = []
+        self._own = threading.local()
+        # At once, so that an address or a key that cannot be used is told before any attempt.
+        self._client()
+
+    def post(self, attempt: Attempt) -> Answer:
+        """Send the attempt's body, once."""
+        return wallet.post_settlement(
+            self._client(), attempt.body, self._signing, ends_at=attempt.ends_at
+        )
+
+    def close(self) -> None:
+        """Close the clients of all threads."""
+        for client in self._clients:
+            client.close()
+
+    def _client(self) -> Client:
+        if not hasattr(self._own, "client"):
+            self._own.client = wallet.open_client(
+                self._partner.base_url, self._partner.api_key, self._settings
+            )
+            self._clients.append(self._own.client)
+        client: Client = self._own.client
+        return client
+
+
+class _Run:
+    """One tenure of the sender lock."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        wire: _Wire,
+        settings: Settings,
+        sender: Sender,
+        closes_at: float,
+        business_date: date,
+        batch_items: int,
+    ) -> None:
+        self._engine = engine
+        self._wire = wire
+        self._settings = settings
+        self._sender = sender
+        self._closes_at = closes_at
+        self._business_date = business_date
+        self._batch_items = batch_items
+        self._codes = wallet.item_codes(settings)
+        self._stop = threading.Event()
+        # While as many requests as may be are under way, others' answers are stored.
+        self._slots = threading.Semaphore(settings.wallet_requests_at_once)
+        self._threads = 2 * settings.wallet_requests_at_once
+        self._pool = ThreadPoolExecutor(self._threads, "send")
+        self._counting = threading.Lock()
+        self._silent_requests = 0
+        self._has_ok = False
+        self._unclear: list[str] = []
+        self._to_judge: set[Stage] = set()
+        self._proven: set[str] = set()
+        self._stopped: dict[str, str] = {}
+        self._filled: dict[str, tuple[int, int]] = {}
+        self.sent = Sent()
+
+    def close(self) -> None:
+        """Let the requests under way come to their end, and begin no other."""
+        self._stop.set()
+        self._pool.shutdown()
+
+    def carry_out(self) -> None:
+        """Finish what an earlier sender left, then send what is due, then what is in doubt."""
+        if abandoned := attempts.close_abandoned(self._engine, self._sender):
+            _log.warning("%d requests of an earlier run are in doubt: it ended first.", abandoned)
+        self._judge_what_waits()
+        try:
+            for currency in self._currencies():
+                self._send(currency, self._fresh(currency))
+            self._send_again()
+        except LeaseLost:
+            raise
+        except BaseException:
+            self.close()
+            self._judge_what_waits()
+            self._hold_unclear()
+            raise
+        if not self.sent.requests:
+            _log.info("Nothing is left to send up to %s.", self._business_date)
+        self._raise_if_stopped()
+
+    # What is to be sent.
+
+    def _currencies(self) -> list[str]:
+        with transaction(self._engine, "sender") as connection:
+            return list(connection.scalars(_CURRENCIES))
+
+    def _fresh(self, currency: str) -> Iterator[str]:
+        """Payouts that were never sent, or for sure not executed."""
+        last = ""
+        while True:
+            with transaction(self._engine, "sender") as connection:
+                look_up_by_key(connection)
+                ids = connection.scalars(
+                    _FRESH,
+                    {
+                        "currency": currency,
+                        "business_date": self._business_date,
+                        "last": last,
+                        "limit": _IDS_AT_A_TIME,
+                    },
+                ).all()
+            yield from ids
+            if len(ids) < _IDS_AT_A_TIME:
+                return
+            last = ids[-1]
+
+    def _send_again(self) -> None:
+        """Send what was sent before, as often as this window allows."""
+        while True:
+            self.sent.held += doubts.hold_used_up(
+                self._engine, self._sender, self._settings, self._business_date
+            )
+            requests = self.sent.requests
+            waits: list[float] = []
+            for currency in self._currencies():
+                self._send(currency, self._ready(currency, waits))
+            if self.sent.requests > requests:
+                continue
+            if not waits or time.monotonic() + min(waits) > self._closes_at:
+                return
+            _log.info("The next payouts in doubt are sent again in %.0f s.", min(waits))
+            self._stop.wait(min(waits))
+
+    def _ready(self, currency: str, waits: list[float]) -> Iterator[str]:
+        """Those that may be sent now; of the others `waits` gets the seconds until they may."""
+        for again in doubts.sent_before(
+            self._engine, self._sender, self._settings, self._business_date, currency
+        ):
+            if again.seconds <= 0:
+                yield again.transaction_id
+            elif currency not in self._stopped:
+                waits.append(again.seconds)
+
+    # One currency.
+
+    def _send(self, currency: str, ids: Iterator[str]) -> None:
+        if currency not in self._stopped and currency not in self._proven:
+            self._send_canary(currency, ids)
+        if currency not in self._stopped and currency in self._proven:
+            self._send_in_full(currency, ids)
+
+    def _send_canary(self, currency: str, ids: Iterator[str]) -> None:
+        """One payout, another one if its answer says nothing, then ten."""
+        for transaction_id in islice(ids, ALIKE_AT_CANARY):
+            outcomes = self._deliver(currency, CANARY, [transaction_id])
+            if outcomes & {ItemOutcome.OK, ItemOutcome.REFUSED, ItemOutcome.CONTESTED}:
+                self._proven.add(currency)
+                break
+        if currency in self._proven:
+            self._deliver(currency, CANARY, list(islice(ids, _CANARY_ITEMS)))
+        self._judge(Stage(self._sender.lease.epoch, currency, CANARY))
+        self._settle_unclear()
+
+    def _send_in_full(self, currency: str, ids: Iterator[str]) -> None:
+        """Full requests, several at once; a stage is judged as soon as all of it is answered."""
+        in_flight: dict[Future[Any], Stage] = {}
+        try:
+            while currency not in self._stopped:
+                batch = list(islice(ids, self._batch_items))
+                if not batch:
+                    break
+                stage = self._next_stage(currency, len(batch))
+                future = self._pool.submit(self._deliver, currency, stage.number, batch)
+                in_flight[future] = stage
+                if len(in_flight) > self._threads:
+                    self._harvest(in_flight, stage)
+            while in_flight:
+                self._harvest(in_flight, None)
+        except BaseException:
+            # What is under way gets its answer, or its deadline.
+            self._stop.set()
+            wait(in_flight)
+            raise
+        self._settle_unclear()
+
+    def _harvest(self, in_flight: dict[Future[Any], Stage], filling: Stage | None) -> None:
+        done, _ = wait(in_flight, return_when=FIRST_COMPLETED)
+        finished = {in_flight.pop(future) for future in done}
+        for future in done:
+            future.result()
+        for stage in sorted(finished - set(in_flight.values()) - {filling}):
+            self._judge(stage)
+
+    def _next_stage(self, currency: str, items: int) -> Stage:
+        number, filled = self._filled.get(currency, (CANARY + 1, 0))
+        if filled >= self._settings.wallet_stage_items:
+            number, filled = number + 1, 0
+        self._filled[currency] = number, filled + items
+        return Stage(self._sender.lease.epoch, currency, number)
+
+    # One request, in whichever thread.
+
+    def _deliver(self, currency: str, stage: int, ids: list[str]) -> set[ItemOutcome]:
+        """Send the payouts until each of them was answered or is in doubt: what came of them."""
+        outcomes: set[ItemOutcome] = set()
+        waiting, tries = [ids], 0
+        while waiting and not self._stop.is_set():
+            batch = waiting.pop()
+            with self._slots:
+                attempt = attempts.commit_attempt(
+                    self._engine,
+                    self._sender,
+                    currency,
+                    stage,
+                    batch,
+                    self._settings.wallet_deadline_seconds,
+                )
+                if attempt is None:
+                    continue
+                judgement, answer, retry_after = self._ask(attempt)
+            closed = self._close(attempt, judgement, answer)
+            self._count(Stage(self._sender.lease.epoch, currency, stage), judgement, closed)
+            outcomes |= {item.outcome for item in judgement.items}
+            if judgement.stops:
+                raise SendingStopped(_refusal(judgement))
+            if judgement.result is Result.NOT_EXECUTED:
+                self._wait_to_try_again(judgement, retry_after, tries)
+                tries += 1
+                waiting.append(batch)
+            elif judgement.is_bisected:
+                waiting += self._halves(list(attempt.items), answer)
+        return outcomes
+
+    def _ask(self, attempt: Attempt) -> tuple[Judgement, Answer | None, float | None]:
+        """The attempt's judgement, its answer, and how long the partner asked us to wait."""
+        is_stale = time.monotonic() - attempt.begun_at > self._settings.wallet_lease_seconds / 10
+        if is_stale and not attempts.may_begin(self._engine, self._sender):
+            lost = LeaseLost(self._sender.lease)
+            self._close(attempt, judge_unsent(attempt.items, str(lost)), None)
+            raise lost
+        try:
+            answer = self._wire.post(attempt)
+        except Exception as error:  # noqa: BLE001
+            # Whatever it is: unless it says that nothing was sent, the payouts are in doubt.
+            return judge_error(list(attempt.items), error), None, _retry_after(error)
+        return judge_answer(attempt.items, answer, self._codes), answer, answer.retry_after
+
+    def _close(self, attempt: Attempt, judgement: Judgement, answer: Answer | None) -> Closed:
+        return attempts.close_attempt(
+            self._engine,
+            self._sender,
+            attempt,
+            judgement,
+            answer,
+            is_idempotent=self._settings.wallet_partner_idempotent,
+        )
+
+    def _halves(self, ids: list[str], answer: Answer | None) -> list[list[str]]:
+        half = len(ids) // 2
+        if answer is not None and answer.status == 413:
+            self._batch_items = max(1, min(self._batch_items, half))
+        return [ids[half:], ids[:half]]
+
+    def _count(self, stage: Stage, judgement: Judgement, closed: Closed) -> None:
+        unclear = judgement.items_of(ItemOutcome.UNCLEAR)
+        with self._counting:
+            self.sent.requests += 1
+            self.sent.processed += closed.processed
+            self.sent.held += closed.contested
+            self.sent.in_doubt += closed.in_doubt
+            self._has_ok = self._has_ok or bool(judgement.items_of(ItemOutcome.OK))
+            self._unclear += [item.transaction_id for item in unclear]
+            if closed.refused or unclear:
+                self._to_judge.add(stage)
+            if judgement.result is Result.IN_DOUBT:
+                self._silent_requests += 1
+            elif judgement.result is Result.ANSWERED:
+                self._silent_requests = 0
+            is_silent = self._silent_requests >= _SILENT_REQUESTS
+        if is_silent:
+            raise PartnerUnavailable(
+                f"The wallet did not answer {_SILENT_REQUESTS} requests one after the other "
+                f"({judgement.detail}). Their payouts are in doubt and are sent again, the same "
+                "bytes; all others are open. Nothing to do now: this task is tried again by "
+                "itself. If it lasts, ask the partner."
+            )
+
+    def _wait_to_try_again(
+        self, judgement: Judgement, retry_after: float | None, tries: int
+    ) -> None:
+        seconds = max(
+            retry_after or 0.0, min(_FIRST_WAIT_SECONDS * 2**tries, _LONGEST_WAIT_SECONDS)
+        )
+        if time.monotonic() + seconds > self._closes_at:
+            raise PartnerUnavailable(
+                f"The wallet could not be reached until the window closed ({judgement.detail}). "
+                "What was not sent is open, and nothing of it is lost. Ask the partner, or look at "
+                "the network; then clear this task."
+            )
+        _log.warning("Not executed (%s). Trying again in %.0f s.", judgement.detail, seconds)
+        self._stop.wait(seconds)
+
+    # What becomes of refusals.
+
+    def _judge(self, stage: Stage) -> None:
+        if stage not in self._to_judge:
+            return
+        self._to_judge.discard(stage)
+        judged = stages.judge_stage(self._engine, self._sender, stage, self._settings)
+        self.sent.lost += judged.lost
+        self.sent.held += judged.held
+        if judged.codes:
+            self._stopped[stage.currency] = f"too many were refused with {', '.join(judged.codes)}"
+            self._stopped |= self._waiting_for_decisions()
+
+    def _judge_what_waits(self) -> None:
+        """Judge the stages that were broken off, by an earlier sender or in this run."""
+        for stage in stages.unjudged_stages(self._engine):
+            self._to_judge.add(stage)
+            self._judge(stage)
+        self._stopped |= self._waiting_for_decisions()
+
+    def _waiting_for_decisions(self) -> dict[str, str]:
+        found = stages.stopped_currencies(self._engine)
+        return {currency: f"finding {number} waits" for currency, number in found.items()}
+
+    def _settle_unclear(self) -> None:
+        """What was refused for an unknown reason is held, if the reason cannot be ours."""
+        if self._unclear and not self._has_ok:
+            raise SendingStopped(
+                f"The wallet refused {len(self._unclear)} payouts in a way that is not known "
+                f"({self._describe_unclear()}), and processed none in this run: the reason may be "
+                "ours. Nothing is held or lost, all are open. Ask the partner what its answer "
+                "means; SETTLEMENTS_WALLET_ITEM_CODES can say so. Then clear this task."
+            )
+        self._hold_unclear()
+
+    def _describe_unclear(self) -> str:
+        said = attempts.unclear_answers(self._engine, self._unclear)
+        return "; ".join(said)
+
+    def _hold_unclear(self) -> None:
+        if self._unclear and self._has_ok:
+            self.sent.held += attempts.hold_unclear(self._engine, self._sender, self._unclear)
+            self._unclear = []
+
+    def _raise_if_stopped(self) -> None:
+        due = set(self._currencies())
+        stopped = {each: why for each, why in self._stopped.items() if each in due}
+        if stopped:
+            told = "; ".join(f"{currency}: {why}" for currency, why in sorted(stopped.items()))
+            raise BreakerTripped(
+                f"Nothing more is sent in {', '.join(sorted(stopped))} ({told}). What was not sent "
+                "is open. Decide on the finding with resolve_findings, then clear this task."
+            )
+
+
+def _retry_after(error: BaseException) -> float | None:
+    return error.retry_after if isinstance(error, Retriable) else None
+
+
+def _refusal(judgement: Judgement) -> str:
+    blocked = judgement.items_of(ItemOutcome.BLOCKED)
+    codes = sorted({item.code or "no code" for item in blocked})
+    what = judgement.detail or f"{len(blocked)} payouts answered with {', '.join(codes)}"
+    return (
+        f"The wallet refused our key, our signature or our way of writing ({what}). Nothing is "
+        "lost: all that was not answered as booked is open. Check `base_url`, password and "
+        "`signing_secret` of the Airflow connection `wallet`, and this machine's clock, or ask the "
+        "partner; then clear this task."
+    )
+
+
+# Looks each currency up behind the one before: their number counts, not that of the payouts.
+_CURRENCIES = text("""
+WITH RECURSIVE due AS (
+    SELECT currency, transaction_id
+    FROM wallet.transaction
+    WHERE disposition = 'open' AND hold_reason IS NULL
+), each AS (
+    (SELECT currency FROM due ORDER BY currency LIMIT 1)
+    UNION ALL
+    SELECT (
+        SELECT due.currency FROM due WHERE due.currency > each.currency
+        ORDER BY due.currency LIMIT 1
+    )
+    FROM each
+    WHERE each.currency IS NOT NULL
+)
+SELECT currency FROM each WHERE currency IS NOT NULL
+""")
+
+_FRESH = text("""
+SELECT transaction_id
+FROM wallet.transaction
+WHERE currency = :currency AND transaction_id > :last AND business_date <= :business_date
+    AND disposition = 'open' AND hold_reason IS NULL AND item IS NOT NULL
+    AND NOT EXISTS (
+        SELECT
+        FROM wallet.attempt_item
+        WHERE attempt_item.transaction_id = transaction.transaction_id
+            AND outcome IS DISTINCT FROM 'not_executed'
+    )
+ORDER BY transaction_id
+LIMIT :limit
+""")
