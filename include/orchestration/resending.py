@@ -81,7 +81,7 @@ def describe_plan(day: date, planned: Sequence[Planned]) -> str:
     """What a dry run has found, as a table."""
     if not planned:
         return f"Dry run: no payout of {day} or before is open and free of a hold. Nothing to send."
-    heads = ("currency", "payouts", "amount", "requests", "in doubt", "first")
+    heads = ("currency", "payouts", "amount", "requests", "in doubt", "waits for", "first")
     rows = [
         (
             one.currency,
@@ -89,6 +89,7 @@ def describe_plan(day: date, planned: Sequence[Planned]) -> str:
             f"{one.amount}",
             f"{one.requests}",
             f"{one.in_doubt}",
+            f"finding {one.finding_id}" if one.finding_id else "",
             ", ".join(one.first),
         )
         for one in planned

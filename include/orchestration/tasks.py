@@ -145,7 +145,8 @@ def send(params: Any = None, dag_run: Any = None) -> dict[str, Any] | None:
     )
 
 
-@task(outlets=[RESEND_OUTCOME])
+# Also after a red task before it: how the day stands then is what finance has to know most.
+@task(outlets=[RESEND_OUTCOME], trigger_rule="all_done")
 def check_outcome(
     params: Any = None, dag_run: Any = None, outlet_events: Any = None
 ) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""The gates of a resend: is what is to be sent what was entered, and did the day come to its end?"""
+"""The gates of a resend: is what is sent what was entered, and has the day come to its end?"""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def check_outbox(engine: Engine, business_date: date) -> OutboxChecked:
     if found.unsound:
         raise OutboxUnsound(
             f"The frozen bytes of {found.unsound} payouts do not say what was entered, such as "
-            f"{', '.join(found.examples)}. Nothing was sent. Somebody has changed wallet.transaction "
-            "past its rules: find out who and how before anything is sent."
+            f"{', '.join(found.examples)}. Nothing was sent. Somebody has changed "
+            "wallet.transaction past its rules: find out who and how before anything is sent."
         )
     return OutboxChecked(found.due, found.held)
 

@@ -93,7 +93,8 @@ class Sent:
 class Planned:
     """What a run would send in one currency now; `amount` in units of it.
 
-    `first` are the first ids, `in_doubt` how many were sent before.
+    `first` are the first ids, `in_doubt` how many were sent before.  With `finding_id` nothing of it
+    would be sent before that is decided.
     """
 
     currency: str
@@ -102,6 +103,7 @@ class Planned:
     requests: int
     first: list[str]
     in_doubt: int
+    finding_id: int | None = None
 
 
 def send(
@@ -141,6 +143,7 @@ def plan(
     """What `send` would send now, by currency; sends nothing, and freezes the items' bytes."""
     outbox.freeze_new(engine)
     size = batch_items or settings.wallet_batch_items
+    stopped = stages.stopped_currencies(engine)
     with transaction(engine, "sender") as connection:
         rows = connection.execute(_PLAN, {"business_date": business_date, "limit": _EXAMPLES})
         return [
@@ -151,6 +154,7 @@ def plan(
                 _requests(row.payouts, size),
                 list(row.first),
                 row.in_doubt,
+                stopped.get(row.currency),
             )
             for row in rows
         ]

@@ -239,11 +239,13 @@ def test_a_wrong_secret_stops_the_run_and_destroys_nothing(
         give_connection(patch, "wallet", conn_type="http", password=WALLET_KEY, extra=wrong)
         run = dags["resend_settlements"].test()
     assert states(run)["send"] == "failed"
-    assert states(run)["check_outcome"] == "upstream_failed"
+    assert states(run)["check_outcome"] == "failed"
     assert value(warehouse, "SELECT count(*) FROM wallet.attempt") == 1
     assert _outcomes(warehouse) == {"open": 30}
-    [told] = [alert["body"] for alert in sandbox.alerts()["alerts"]]
+    assert value(warehouse, "SELECT sum(open_payouts) FROM wallet.reported_outcome") == 30
+    [told, unfinished] = [alert["body"] for alert in sandbox.alerts()["alerts"]]
     assert told["title"] == "resend_settlements: send failed"
+    assert unfinished["title"] == "resend_settlements: check_outcome failed"
     assert "`signing_secret` of the Airflow connection `wallet`" in told["body"]
     logged = capsys.readouterr().out
     assert "Retry policy decision" in logged

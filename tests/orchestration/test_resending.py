@@ -22,7 +22,7 @@ DAY = date(2026, 11, 20)
 AT_ONE = datetime(2026, 11, 21, 1, 0, tzinfo=UTC)
 PLANNED = [
     Planned("EUR", 1200, Decimal("2500.00001"), 14, ["a", "b"], 3),
-    Planned("GBP", 1, Decimal("0.10000"), 1, ["c"], 0),
+    Planned("GBP", 1, Decimal("0.10000"), 1, ["c"], 0, finding_id=9),
 ]
 
 
@@ -91,9 +91,9 @@ def test_the_form_takes_what_it_says(field: str, value: Any) -> None:
 def test_a_dry_run_is_shown_as_a_table() -> None:
     assert describe_plan(DAY, PLANNED).splitlines() == [
         "Dry run: this would be sent of 2026-11-20 and before. Nothing was sent.",
-        "currency  payouts      amount  requests  in doubt  first",
-        "     EUR     1200  2500.00001        14         3  a, b",
-        "     GBP        1     0.10000         1         0  c",
+        "currency  payouts      amount  requests  in doubt  waits for  first",
+        "     EUR     1200  2500.00001        14         3             a, b",
+        "     GBP        1     0.10000         1         0  finding 9  c",
     ]
     assert "Nothing to send" in describe_plan(DAY, [])
 
