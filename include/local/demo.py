@@ -93,6 +93,9 @@ def _play_resend(system: System, sandbox: Sandbox, progress: Progress) -> None:
     with progress.step("wallet: what was refused, changed or unclear waits, and people decide"):
         _decide(system, _open_findings(system, "transactions_held"), "release_hold")
         _decide(system, _open_findings(system, "transactions_unclear"), "lost")
+        # Refused after silence: whether there are any depends on which request met which fault.
+        if contested := _open_findings(system, "transactions_contested"):
+            _decide(system, contested, "lost")
         _succeed(system, _RESEND)
 
 

@@ -48,6 +48,7 @@ LEASE = "wallet/sending"
 _CANARY_ITEMS = 10
 _SILENT_REQUESTS = 3
 _FIRST_WAIT_SECONDS = 1.0
+_SAID_EVERY_SECONDS = 10.0
 _LONGEST_WAIT_SECONDS = 60.0
 _IDS_AT_A_TIME = 5000
 _EXAMPLES = 5
@@ -93,8 +94,8 @@ class Sent:
 class Planned:
     """What a run would send in one currency now; `amount` in units of it.
 
-    `first` are the first ids, `in_doubt` how many were sent before.  With `finding_id` nothing of it
-    would be sent before that is decided.
+    `first` are the first ids, `in_doubt` how many were sent before.  With `finding_id` nothing of
+    it would be sent before that is decided.
     """
 
     currency: str
@@ -249,6 +250,7 @@ class _Run:
         self._proven: set[str] = set()
         self._stopped: dict[str, str] = {}
         self._filled: dict[str, tuple[int, int]] = {}
+        self._said_at = time.monotonic()
         self.sent = Sent()
 
     def close(self) -> None:
@@ -376,8 +378,14 @@ class _Run:
         finished = {in_flight.pop(future) for future in done}
         for future in done:
             future.result()
+        self._say_how_far()
         for stage in sorted(finished - set(in_flight.values()) - {filling}):
             self._judge(stage)
+
+    def _say_how_far(self) -> None:
+        if time.monotonic() - self._said_at >= _SAID_EVERY_SECONDS:
+            self._said_at = time.monotonic()
+            _log.info("So far: %s", self.sent)
 
     def _next_stage(self, currency: str, items: int) -> Stage:
         number, filled = self._filled.get(currency, (CANARY + 1, 0))
