@@ -34,7 +34,7 @@ bench: .venv/installed .venv-bench/installed ## measure beside other ways, ENTRI
 latency: .venv/installed ## measure from the provider to core, and an empty run beside empty tasks; TICKS=2
 	@exec $(venv) -m tests.latency $(if $(TICKS),--ticks $(TICKS))
 
-chaos: .venv/installed ## kill pipelines at random moments, check everything, then fuzz; KILLS=200 SEED=1
+chaos: .venv/installed ## kill pipelines at random moments, check everything, fuzz, sign; KILLS=5000 SEED=1
 	@exec $(venv) -m tests.chaos $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
 
 lock: .venv/installed ## resolve requirements.in, requirements-dev.in and requirements-bench.in again

@@ -1,8 +1,10 @@
-"""`make chaos KILLS=2000`: kill catch-ups at random moments, and check everything after each kill.
+"""`make chaos KILLS=5000`: kill pipelines at random moments, and check everything after each kill.
 
-Each round lets the provider go on by some records and runs a catch-up that is killed at a moment
-drawn at random: before or after any commit or SQL statement that it makes.  Every tenth run is left
-alone and must end with all that the provider holds.  Then the fuzz target runs for a fixed time.
+Each round of a catch-up lets the provider go on by some records, and each of a resend enters some
+payouts and orders some faults of the wallet; the run is then killed at a moment drawn at random:
+before or after any commit or SQL statement that it makes.  Some senders are frozen there instead,
+and wake up when another one has gone on.  Every tenth run is left alone and must end as it should.
+Then the fuzz target runs for a fixed time, and random payouts are signed and checked by JavaScript.
 Prints its seed, with which a run can be repeated.
 """
 
@@ -21,8 +23,9 @@ from rich.console import Console
 
 from include.catchup.sources import SOURCES
 from include.local.postgres import Postgres, remove_cluster
-from tests import fuzz
+from tests import fuzz, signing
 from tests.killing import Moment, Point, Worker
+from tests.payouts.disturbing import Disturbed
 from tests.playing import Play
 from tests.sandbox.process import running_sandbox
 from tests.warehouses import fresh_warehouse, make_template
@@ -97,6 +100,9 @@ def kill(kills: int, seed: int, console: Console) -> list[str]:
                         sandbox.reset()
                         with fresh_warehouse(server) as warehouse:
                             _kill_in_one_warehouse(Play(source, sandbox, warehouse), draw, tally)
+                    sandbox.reset()
+                    with fresh_warehouse(server) as warehouse:
+                        _disturb_in_one_warehouse(Disturbed(warehouse, sandbox, draw), draw, tally)
         finally:
             remove_cluster(folder / "postgres")
     tally.sum_up(seed)
@@ -122,14 +128,42 @@ def _kill_in_one_warehouse(play: Play, draw: random.Random, tally: Tally) -> Non
     return None
 
 
+def _disturb_in_one_warehouse(resend: Disturbed, draw: random.Random, tally: Tally) -> None:
+    """Some rounds, up to the first violation."""
+    commits, statements = _by_kind(resend.points())
+    for number in range(1, _ROUNDS_A_WAREHOUSE + 1):
+        if not tally.is_left:
+            break
+        points = draw.choice((commits, statements))
+        # The first run is the longest: most come to its beginning, few to its end.
+        point = points[int(len(points) * draw.random() ** 2)]
+        moment = Moment(draw.choice(("before", "after")), point)
+        resend.make_trouble()
+        if (name := resend.disturb(moment)) is not None:
+            tally.count(moment, name)
+        found = resend.wrong()
+        if not found and number % _ROUNDS_LEFT_ALONE == 0:
+            found = resend.wrong_when_left_alone()
+        if found:
+            return tally.violate(found, f"after a kill {moment} of a resend ({resend})")
+    tally.violate(resend.wrong_when_left_alone(), f"left alone ({resend})")
+    return None
+
+
 def _points(play: Play) -> list[Point]:
     """The points of a run, commits as often as statements so that each is met."""
     play.advance(max(_RECORDS))
     with Worker(play.warehouse.pipelines_url, play.tasks) as worker:
         assert worker.wait() == "finished", worker.error()
         points = worker.points()
-    commits = [point for point in points if point.kind == "commit"]
+    commits, _ = _by_kind(points)
     return points + commits * ((len(points) - len(commits)) // len(commits))
+
+
+def _by_kind(points: list[Point]) -> tuple[list[Point], list[Point]]:
+    """The commits and the statements."""
+    commits = [point for point in points if point.kind == "commit"]
+    return commits, [point for point in points if point.kind == "statement"]
 
 
 def main() -> int:
@@ -138,6 +172,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9))
     parser.add_argument("--fuzz-seconds", type=float, default=60.0)
+    parser.add_argument("--payloads", type=int, default=400_000)
     arguments = parser.parse_args()
     console = Console(highlight=False, soft_wrap=True)
     violations = kill(arguments.kills, arguments.seed, console)
@@ -146,7 +181,12 @@ def main() -> int:
     for failure in failures:
         console.print(f"FUZZ {failure}")
     console.print(f"Fuzzing found {len(failures)} failures")
-    return 1 if violations or failures else 0
+    console.print(f"Signing {arguments.payloads} requests, seed {arguments.seed}")
+    disagreements = signing.run(arguments.payloads, arguments.seed)
+    for disagreement in disagreements:
+        console.print(f"SIGNING {disagreement}")
+    console.print(f"JavaScript disagreed about {len(disagreements)} of them")
+    return 1 if violations or failures or disagreements else 0
 
 
 if __name__ == "__main__":

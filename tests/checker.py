@@ -73,7 +73,7 @@ def violations(
         *_every_record_has_one_fate(connection, source),
         *_core_is_what_raw_says(connection, raw, source),
         *_totals_are_what_core_says(connection, source),
-        *_secrets_are_nowhere(connection, secrets),
+        *secrets_are_nowhere(connection, secrets),
     ]
     if provider_keys is not None:
         found += _nothing_is_lost(raw, provider_keys)
@@ -572,7 +572,7 @@ def _totals_are_what_core_says(connection: Connection, source: Source) -> Iterat
             yield f"{table} is not what core says: {differing[0]} (and {len(differing) - 1} more)"
 
 
-def _secrets_are_nowhere(connection: Connection, secrets: Iterable[str]) -> Iterator[str]:
+def secrets_are_nowhere(connection: Connection, secrets: Iterable[str]) -> Iterator[str]:
     """No row of any table of ours holds a secret, in whichever column."""
     secrets = list(secrets)
     if not secrets:
@@ -581,7 +581,7 @@ def _secrets_are_nowhere(connection: Connection, secrets: Iterable[str]) -> Iter
         text(
             "SELECT CAST(oid AS regclass)::text FROM pg_class WHERE relkind IN ('r', 'p')"
             " AND NOT relispartition AND relnamespace IN (SELECT oid FROM pg_namespace"
-            " WHERE nspname IN ('raw', 'staging', 'core', 'ops')) ORDER BY 1"
+            " WHERE nspname IN ('raw', 'staging', 'core', 'ops', 'wallet')) ORDER BY 1"
         )
     ).all()
     is_told = "strpos(CAST(each AS text), secret) > 0"

@@ -119,14 +119,18 @@ def _run(system: System, dag_id: str, **body: Any) -> str:
 
 
 def _decide(system: System, finding_ids: list[int], decision: str) -> None:
-    conf = {
-        "finding_ids": finding_ids,
-        "decision": decision,
-        "reason": "The provider was asked and has told what happened.",
-        "reference": "demo",
-    }
-    if _run(system, "resolve_findings", conf=conf) != "success":
-        raise DemoFailed(f"{decision} on findings {finding_ids} was not carried out.")
+    """One run for each: how many payouts a finding holds is said for it alone."""
+    for finding_id in finding_ids:
+        conf: dict[str, Any] = {
+            "finding_ids": [finding_id],
+            "decision": decision,
+            "reason": "The provider was asked and has told what happened.",
+            "reference": "demo",
+        }
+        if payouts := _held_by(system, finding_id):
+            conf["payouts"] = payouts
+        if _run(system, "resolve_findings", conf=conf) != "success":
+            raise DemoFailed(f"{decision} on finding {finding_id} was not carried out.")
 
 
 def _differences(system: System, sandbox: Sandbox) -> Iterator[str]:
@@ -157,6 +161,15 @@ def _open_findings(system: System, kind: str) -> list[int]:
         "SELECT finding_id FROM ops.finding WHERE state = 'open' AND kind = :kind ORDER BY 1",
         kind=kind,
     )
+
+
+def _held_by(system: System, finding_id: int) -> int:
+    [payouts] = _ask(
+        system,
+        "SELECT count(*) FROM wallet.transaction WHERE hold_finding_id = :finding_id",
+        finding_id=finding_id,
+    )
+    return int(payouts)
 
 
 def _ask(system: System, statement: str, **parameters: Any) -> list[Any]:

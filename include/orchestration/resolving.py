@@ -34,6 +34,7 @@ class Form:
     record_id: int | None = None
     continue_from: str | None = None
     transaction_ids: list[str] | None = None
+    payouts: int | None = None
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -42,6 +43,7 @@ class Form:
             "record_id": self.record_id,
             "continue_from": self.continue_from,
             "transaction_ids": self.transaction_ids,
+            "payouts": self.payouts,
         }
         return {name: value for name, value in given.items() if value is not None}
 
@@ -93,9 +95,17 @@ def form_fields() -> dict[str, Param]:
             items={"type": "string", "minLength": 1, "maxLength": 500},
             minItems=1,
             maxItems=1000,
-            title="Payouts",
+            title="Only these payouts",
             description="Only for payouts: the decision is about these of the finding, by their "
             "transactionId; empty for all that it holds.",
+        ),
+        "payouts": Param(
+            None,
+            type=["null", "integer"],
+            minimum=0,
+            title="How many payouts",
+            description="Only for payouts, if none is named: how many each of the findings showed. "
+            "If it holds another number by now, nothing is decided; keep does not need it.",
         ),
     }
 

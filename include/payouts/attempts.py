@@ -66,7 +66,8 @@ class Closed:
 
 # --- before the first byte ----------------------------------------------------------------------
 
-# Bound to an earlier request are those which that one may still reach, or may have reached.
+# Bound to an earlier request are those which that one may still reach, or may have reached.  A row
+# that somebody else has locked is not due now: a session that never ends would stop all others.
 _LOCK_DUE = text("""
 SELECT transaction_id, item, amount
 FROM wallet.transaction
@@ -81,7 +82,7 @@ WHERE transaction_id = ANY (CAST(:ids AS text[]))
             AND deadline_at > clock_timestamp()
     )
 ORDER BY transaction_id
-FOR UPDATE
+FOR UPDATE SKIP LOCKED
 """)
 
 _INSERT_ATTEMPT = text("""
@@ -115,8 +116,8 @@ def commit_attempt(
     Raises `LeaseLost` if somebody else sends since.
     """
     with transaction(engine, "sender") as connection:
-        check_lease(connection, sender.lease)
         look_up_by_key(connection)
+        check_lease(connection, sender.lease)
         due = connection.execute(_LOCK_DUE, {"ids": array_literal(candidates)}).all()
         if not due:
             return None
@@ -149,12 +150,13 @@ def may_begin(engine: Engine, sender: Sender) -> bool:
 
 # --- after the answer ---------------------------------------------------------------------------
 
+# None if it is closed already: the commit of an earlier try was not heard of.
 _CLOSE = text("""
 UPDATE wallet.attempt
 SET result = :result, detail = :detail, closed_at = now(), closed_by_epoch = :epoch,
     http_status = :http_status, content_type = :content_type, answer = :answer,
     is_answer_complete = :is_answer_complete, answer_code = :answer_code
-WHERE attempt_id = :attempt_id
+WHERE attempt_id = :attempt_id AND (result IS NULL OR result = 'in_doubt')
 """)
 
 _CLOSE_ITEMS = text("""
@@ -229,10 +231,13 @@ def close_attempt(
     """Store what came of an attempt, and what it makes of its payouts.
 
     A late answer is taken as well, whoever sends by now: it is the truth about its own attempt.
+    May be called again if the warehouse went away: what is stored already stays as it is.
     """
     with transaction(engine, "sender") as connection:
         look_up_by_key(connection)
-        connection.execute(_CLOSE, _closing(sender, attempt.attempt_id, judgement, answer))
+        closing = _closing(sender, attempt.attempt_id, judgement, answer)
+        if not connection.execute(_CLOSE, closing).rowcount:
+            return Closed()
         closed = _apply(connection, attempt.attempt_id, judgement, is_idempotent)
         _close_items(connection, attempt.attempt_id, judgement.items)
         if judgement.foreign_ids:
@@ -370,10 +375,11 @@ def _tell_foreign(connection: Connection, attempt_id: int, ids: Sequence[str]) -
         Finding(
             kind="answer_foreign",
             source=SOURCE,
-            subject=f"attempt {attempt_id}",
-            summary=f"The wallet answered {len(ids)} payouts that were not in the request.",
-            kept="Nothing was concluded from them; the answer is stored with the attempt. Ask the "
-            "partner how they came into it.",
+            subject="answers",
+            summary=f"The wallet answered payouts that were not in the request: {len(ids)} in "
+            f"attempt {attempt_id}, the last one.",
+            kept="Nothing was concluded from them; the answers are stored with the attempts. Ask "
+            "the partner how they came into them.",
             detail={"attempt_id": attempt_id, "count": len(ids), "examples": ids[:_EXAMPLES]},
         ),
     )

@@ -20,7 +20,7 @@ from include.warehouse.leases import check_lease
 
 _PAYOUTS_AT_A_TIME = 5000
 
-# What was sent before a decision released the payout does not count any more.
+# What was sent before a decision released the payout does not count any more, but still binds it.
 _SENT_SO_FAR = """
 FROM wallet.transaction
 CROSS JOIN LATERAL (
@@ -31,15 +31,18 @@ CROSS JOIN LATERAL (
         count(DISTINCT window_id) FILTER (WHERE is_doubtful) AS windows,
         coalesce(bool_or(epoch = :epoch AND outcome IN ('unclear', 'blocked', 'rejected')), false)
             AS is_answered_in_run,
-        max(deadline_at) FILTER (WHERE is_doubtful) AS bound_until,
+        max(deadline_at) FILTER (WHERE may_be_booked) AS bound_until,
         max(coalesce(closed_at, committed_at)) FILTER (WHERE is_doubtful) AS doubted_at
     FROM (
-        SELECT attempt.*, outcome, outcome IS NULL OR outcome IN ('in_doubt', 'contested')
-            AS is_doubtful
+        SELECT
+            attempt.*, outcome, may_be_booked,
+            may_be_booked AND committed_at >= coalesce(released_at, '-infinity') AS is_doubtful
         FROM wallet.attempt_item
         JOIN wallet.attempt USING (attempt_id)
+        CROSS JOIN LATERAL (
+            SELECT outcome IS NULL OR outcome IN ('in_doubt', 'contested') AS may_be_booked
+        ) AS judged
         WHERE attempt_item.transaction_id = transaction.transaction_id
-            AND committed_at >= coalesce(released_at, '-infinity')
     ) AS told
 ) AS so_far
 WHERE disposition = 'open' AND hold_reason IS NULL AND business_date <= :business_date
@@ -56,7 +59,7 @@ _IS_USED_UP = """(
 )"""
 
 _AGAIN = text(f"""
-SELECT transaction.transaction_id, greatest(0, extract(epoch FROM greatest(
+SELECT transaction.transaction_id, sends > 0 AS is_sent, greatest(0, extract(epoch FROM greatest(
     bound_until,
     CASE WHEN sends_in_window > 0
         THEN doubted_at + :delay * 2 ^ (sends_in_window - 1) * interval '1 second' END
@@ -85,9 +88,10 @@ WHERE transaction.transaction_id = used_up.transaction_id
 
 
 class Again(NamedTuple):
-    """A payout that may be sent again, in so many seconds."""
+    """A payout that may be sent in so many seconds, and whether it ever was."""
 
     transaction_id: str
+    is_sent: bool
     seconds: float
 
 
@@ -104,7 +108,7 @@ def sent_before(
                 _limits(sender, settings, business_date)
                 | {"currency": currency, "last": last, "limit": _PAYOUTS_AT_A_TIME},
             ).all()
-        yield from (Again(row.transaction_id, float(row.seconds or 0)) for row in rows)
+        yield from (Again(row.transaction_id, row.is_sent, float(row.seconds or 0)) for row in rows)
         if len(rows) < _PAYOUTS_AT_A_TIME:
             return
         last = rows[-1].transaction_id

@@ -56,6 +56,7 @@ _EXAMPLES = 10
 _FIRST_DATE = date(2000, 1, 1)
 _AMOUNT_LIMIT = 2**63 - 1
 _TRANSACTION_ID_LIMIT = 500
+_CURRENCY_LIMIT = 20
 _REASON_LIMIT = 500
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -376,6 +377,8 @@ def _check(payout: _Payout) -> None:
             raise _Rejected(f"{wire_name} holds a NUL character, which cannot be stored")
     if len(payout.transaction_id) > _TRANSACTION_ID_LIMIT:
         raise _Rejected(f"transactionId is longer than {_TRANSACTION_ID_LIMIT} characters")
+    if len(payout.currency) > _CURRENCY_LIMIT:
+        raise _Rejected(f"currency is longer than {_CURRENCY_LIMIT} characters")
     if not 0 <= payout.amount <= _AMOUNT_LIMIT:
         # Not quoted: it may have any number of digits.
         what = "negative" if payout.amount < 0 else "beyond 2^63 - 1"

@@ -201,13 +201,7 @@ def _judge_items(
         for transaction_id, written in sent.items()
     )
     if not is_trusted:
-        why = f"answered inside a failure: {answer.code or 'no code'}"
-        items = tuple(
-            item
-            if item.outcome is ItemOutcome.IN_DOUBT
-            else item._replace(outcome=ItemOutcome.CONTESTED, detail=why)
-            for item in items
-        )
+        items = tuple(_in_failure(item, answer.code) for item in items)
     return Judgement(
         Result.ANSWERED,
         items,
@@ -215,6 +209,14 @@ def _judge_items(
         foreign_ids=tuple(foreign),
         stops=any(item.outcome is ItemOutcome.BLOCKED for item in items),
     )
+
+
+def _in_failure(item: ItemJudgement, code: str | None) -> ItemJudgement:
+    """An answer inside a failure: what was refused for our key's sake was not booked."""
+    if item.outcome in (ItemOutcome.IN_DOUBT, ItemOutcome.BLOCKED):
+        return item
+    why = f"answered inside a failure: {code or 'no code'}"
+    return item._replace(outcome=ItemOutcome.CONTESTED, detail=why)
 
 
 _OUTCOMES = {

@@ -11,11 +11,11 @@ from datetime import date
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, Row, func, select, text, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, func, select, text, update
 
 from include.providers import wallet
 from include.warehouse.database import array_literal, lock_source, transaction
-from include.warehouse.findings import Finding, open_finding
+from include.warehouse.findings import Finding, open_finding, raise_again, tell_finding
 from include.warehouse.tables import PAYOUT_COLUMNS
 from include.warehouse.tables import transaction as transaction_table
 from include.warehouse.tables import transaction_conflict as conflict_table
@@ -127,13 +127,13 @@ def freeze_new(
 
 
 def _next_unfrozen(connection: Connection, last: str) -> Sequence[Row[Any]]:
-    """The next rows, locked in the order of their ids as everything here locks them."""
+    """The next rows, locked; what somebody else has locked is the next run's."""
     return connection.execute(
         select(*(transaction_table.c[name] for name in PAYOUT_COLUMNS))
         .where(_IS_UNFROZEN, transaction_table.c.transaction_id > last)
         .order_by(transaction_table.c.transaction_id)
         .limit(_ROWS_AT_A_TIME)
-        .with_for_update()
+        .with_for_update(skip_locked=True)
     ).all()
 
 
@@ -169,8 +169,8 @@ def report_outbox(engine: Engine) -> None:
         connection.execute(_CLOSE_EMPTIED, {"source": SOURCE, "kinds": _ASKING_KINDS})
         for business_date, reason in _untold_holds(connection):
             _tell_hold(connection, business_date, reason)
-        for business_date, count, examples in _untold_changes(connection):
-            _tell_changes(connection, business_date, count, examples)
+        for business_date in _untold_changes(connection):
+            _tell_changes(connection, business_date)
 
 
 def _untold_holds(connection: Connection) -> Sequence[Any]:
@@ -186,25 +186,43 @@ def _untold_holds(connection: Connection) -> Sequence[Any]:
 
 
 def _tell_hold(connection: Connection, business_date: date, reason: str) -> None:
-    is_held = (transaction_table.c.business_date == business_date) & (
-        transaction_table.c.hold_reason == reason
-    )
     hold = HOLDS[reason]
-    detail = _describe_held(connection, is_held) | {"reason": reason}
-    finding_id = open_finding(
+    ask_about(
         connection,
         Finding(
             kind=hold.kind,
             source=SOURCE,
             subject=f"{business_date}, {reason}",
-            summary=f"{detail['count']} payouts of {business_date} are held: {hold.why}.",
+            summary=f"{{held}} of {business_date} are held: {hold.why}.",
             kept=hold.kept,
-            detail=detail,
+            detail={"reason": reason},
         ),
+        (transaction_table.c.business_date == business_date)
+        & (transaction_table.c.hold_reason == reason),
+    )
+
+
+def ask_about(connection: Connection, finding: Finding, concerned: ColumnElement[bool]) -> None:
+    """Have `finding` ask about the held payouts that are `concerned` and that none asks about yet.
+
+    What it says, `{held}` in its summary and the counts of its detail, is about all payouts that it
+    asks about by then: those before included.
+    """
+    finding_id = open_finding(connection, finding, is_told=False)
+    in_order = (
+        select(transaction_table.c.transaction_id)
+        .where(
+            concerned,
+            transaction_table.c.hold_reason.is_not(None),
+            transaction_table.c.hold_finding_id.is_(None),
+        )
+        .order_by(transaction_table.c.transaction_id)
+        .with_for_update()
+        .cte("in_order")
     )
     connection.execute(
         update(transaction_table)
-        .where(is_held, transaction_table.c.hold_finding_id.is_(None))
+        .where(transaction_table.c.transaction_id == in_order.c.transaction_id)
         .values(hold_finding_id=finding_id)
     )
     connection.execute(
@@ -217,22 +235,30 @@ def _tell_hold(connection: Connection, business_date: date, reason: str) -> None
         )
         .values(finding_id=finding_id)
     )
+    held = _describe_held(connection, finding_id)
+    amounts = ", ".join(f"{amount} {currency}" for currency, amount in held["amounts"].items())
+    summary = finding.summary.format(held=f"{held['count']} payouts ({amounts})")
+    tell_finding(connection, finding_id, summary, {**finding.detail, **held})
+    raise_again(connection, finding_id, held["count"])
 
 
-def _describe_held(connection: Connection, is_held: Any) -> dict[str, Any]:
+def _describe_held(connection: Connection, finding_id: int) -> dict[str, Any]:
+    is_asked = transaction_table.c.hold_reason.is_not(None) & (
+        transaction_table.c.hold_finding_id == finding_id
+    )
     by_currency = connection.execute(
         select(
             transaction_table.c.currency,
             func.count().label("payouts"),
             func.sum(transaction_table.c.amount).label("amount"),
         )
-        .where(is_held)
+        .where(is_asked)
         .group_by(transaction_table.c.currency)
         .order_by(transaction_table.c.currency)
     ).all()
     examples = connection.execute(
         select(transaction_table.c.transaction_id, transaction_table.c.hold_detail)
-        .where(is_held)
+        .where(is_asked)
         .order_by(transaction_table.c.transaction_id)
         .limit(_EXAMPLES)
     )
@@ -248,41 +274,28 @@ def in_major_units(amount: Decimal | int) -> Decimal:
     return (Decimal(amount) / wallet.AMOUNT_SCALE).quantize(Decimal(1) / wallet.AMOUNT_SCALE)
 
 
-def _untold_changes(connection: Connection) -> Sequence[Any]:
-    example = func.jsonb_build_object(
-        "transaction_id",
-        conflict_table.c.transaction_id,
-        "conflict_id",
-        conflict_table.c.conflict_id,
-    )
-    return connection.execute(
-        select(
-            transaction_table.c.business_date,
-            func.count(),
-            func.array_agg(example)[1:_EXAMPLES],
-        )
+def _untold_changes(connection: Connection) -> Sequence[date]:
+    return connection.scalars(
+        select(transaction_table.c.business_date)
         .join_from(conflict_table, transaction_table)
         .where(conflict_table.c.finding_id.is_(None), conflict_table.c.is_after_send)
-        .group_by(transaction_table.c.business_date)
+        .distinct()
         .order_by(transaction_table.c.business_date)
     ).all()
 
 
-def _tell_changes(
-    connection: Connection, business_date: date, count: int, examples: list[dict[str, Any]]
-) -> None:
+def _tell_changes(connection: Connection, business_date: date) -> None:
     finding_id = open_finding(
         connection,
         Finding(
             kind="transactions_changed",
             source=SOURCE,
             subject=str(business_date),
-            summary=f"{count} payouts of {business_date} were entered again with another content "
-            "after they had been sent.",
+            summary="",
             kept="What was sent counts; the other content is in wallet.transaction_conflict and is "
             "never sent.",
-            detail={"count": count, "examples": examples},
         ),
+        is_told=False,
     )
     connection.execute(
         update(conflict_table)
@@ -293,4 +306,19 @@ def _tell_changes(
             transaction_table.c.business_date == business_date,
         )
         .values(finding_id=finding_id)
+    )
+    this = conflict_table.c.finding_id == finding_id
+    count = connection.execute(select(func.count()).where(this)).scalar_one()
+    examples = connection.execute(
+        select(conflict_table.c.transaction_id, conflict_table.c.conflict_id)
+        .where(this)
+        .order_by(conflict_table.c.conflict_id)
+        .limit(_EXAMPLES)
+    )
+    tell_finding(
+        connection,
+        finding_id,
+        f"{count} payouts of {business_date} were entered again with another content after they "
+        "had been sent.",
+        {"count": count, "examples": [dict(row._mapping) for row in examples]},
     )

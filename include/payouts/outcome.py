@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
-from include.payouts.outbox import SOURCE, in_major_units
-from include.warehouse.database import lock_source, transaction
+from include.payouts.outbox import in_major_units
+from include.warehouse.database import transaction
 
 _log = logging.getLogger(__name__)
 
@@ -44,8 +44,15 @@ class Outcome:
     held: int
 
 
+# Each of these is an index of its own; what is open alone is none.
+_OPEN = """
+    SELECT * FROM wallet.transaction WHERE disposition = 'open' AND hold_reason IS NULL
+    UNION ALL
+    SELECT * FROM wallet.transaction WHERE hold_reason IS NOT NULL
+"""
+
 # The bytes are compared as JSON: as the partner reads them.
-_CHECK_OUTBOX = text("""
+_CHECK_OUTBOX = text(f"""
 SELECT
     count(*) FILTER (WHERE hold_reason IS NULL) AS due,
     count(*) FILTER (WHERE hold_reason IS NOT NULL) AS held,
@@ -61,8 +68,8 @@ FROM (
             'sessionId', session_id, 'roundId', round_id, 'playerId', player_id,
             'gameId', game_id, 'currency', currency, 'amount', amount, 'isWin', is_win
         ) AS is_sound
-    FROM wallet.transaction
-    WHERE disposition = 'open' AND business_date <= :business_date
+    FROM ({_OPEN}) AS open
+    WHERE business_date <= :business_date
 ) AS checked
 """)
 
@@ -85,8 +92,27 @@ def check_outbox(engine: Engine, business_date: date) -> OutboxChecked:
     return OutboxChecked(found.due, found.held)
 
 
-# A day is told until it has come to its end: this run's, and those that stood open when they were
-# last told.
+# A day is told until it has come to its end: this run's, and those that stand open or did when they
+# were last told.
+_DAYS = text(f"""
+SELECT CAST(:business_date AS date) AS business_date
+UNION
+SELECT business_date
+FROM ({_OPEN}) AS open
+WHERE business_date <= :business_date
+UNION
+SELECT business_date
+FROM (
+    SELECT DISTINCT ON (business_date, currency) business_date, open_payouts + held_payouts
+        AS unfinished
+    FROM wallet.reported_outcome
+    ORDER BY business_date, currency, report_id DESC
+) AS last_told
+WHERE unfinished > 0
+ORDER BY business_date
+""")
+
+# One day at a time, which its index finds.
 _REPORT = text("""
 INSERT INTO wallet.reported_outcome (
     business_date, currency, entered_payouts, entered_amount, processed_payouts, processed_amount,
@@ -104,22 +130,7 @@ SELECT
     coalesce(sum(amount) FILTER (WHERE hold_reason IS NOT NULL), 0),
     :run_id
 FROM wallet.transaction
-WHERE business_date IN (
-    SELECT CAST(:business_date AS date)
-    UNION
-    SELECT business_date
-    FROM wallet.transaction
-    WHERE disposition = 'open' AND business_date <= :business_date
-    UNION
-    SELECT business_date
-    FROM (
-        SELECT DISTINCT ON (business_date, currency) business_date, open_payouts + held_payouts
-            AS unfinished
-        FROM wallet.reported_outcome
-        ORDER BY business_date, currency, report_id DESC
-    ) AS last_told
-    WHERE unfinished > 0
-)
+WHERE business_date = :business_date
 GROUP BY business_date, currency
 RETURNING business_date, currency, entered_payouts, processed_payouts, lost_payouts,
     open_payouts, held_payouts, entered_amount, processed_amount
@@ -128,15 +139,15 @@ RETURNING business_date, currency, entered_payouts, processed_payouts, lost_payo
 _UNFINISHED = text("""
 SELECT
     currency,
-    count(*) FILTER (WHERE NOT is_sent) AS never_sent,
-    count(*) FILTER (WHERE is_sent) AS in_doubt
+    count(*) FILTER (WHERE NOT is_in_doubt) AS to_be_sent,
+    count(*) FILTER (WHERE is_in_doubt) AS in_doubt
 FROM (
     SELECT currency, EXISTS (
         SELECT
         FROM wallet.attempt_item
         WHERE attempt_item.transaction_id = transaction.transaction_id
-            AND outcome IS DISTINCT FROM 'not_executed'
-    ) AS is_sent
+            AND (outcome IS NULL OR outcome IN ('in_doubt', 'contested'))
+    ) AS is_in_doubt
     FROM wallet.transaction
     WHERE disposition = 'open' AND hold_reason IS NULL AND business_date <= :business_date
 ) AS due
@@ -159,8 +170,12 @@ def check_outcome(engine: Engine, business_date: date, run_id: str | None = None
     still to be sent, in doubt, or refused and not judged.
     """
     with transaction(engine, "sender") as connection:
-        lock_source(connection, SOURCE)
-        rows = connection.execute(_REPORT, {"business_date": business_date, "run_id": run_id}).all()
+        days = connection.scalars(_DAYS, {"business_date": business_date}).all()
+        rows = [
+            row
+            for day in days
+            for row in connection.execute(_REPORT, {"business_date": day, "run_id": run_id})
+        ]
         unfinished = _unfinished(connection, business_date)
     for row in rows:
         _log.info(
@@ -182,7 +197,7 @@ def check_outcome(engine: Engine, business_date: date, run_id: str | None = None
 def _unfinished(connection: Connection, business_date: date) -> list[str]:
     this = {"business_date": business_date}
     told = [
-        f"{row.currency}: {row.never_sent} to be sent, {row.in_doubt} sent and without an answer"
+        f"{row.currency}: {row.to_be_sent} to be sent, {row.in_doubt} sent and without an answer"
         for row in connection.execute(_UNFINISHED, this)
     ]
     if unjudged := connection.scalar(_UNJUDGED, this):

@@ -16,10 +16,13 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import Any
 
+import tenacity
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from include.payouts import attempts, doubts, outbox, stages
 from include.payouts.attempts import Attempt, Closed, Sender
@@ -46,12 +49,22 @@ LEASE = "wallet/sending"
 """Held by whoever posts to the wallet, whatever for."""
 
 _CANARY_ITEMS = 10
+_ITEMS_AGAIN = (10,)
 _SILENT_REQUESTS = 3
 _FIRST_WAIT_SECONDS = 1.0
 _SAID_EVERY_SECONDS = 10.0
 _LONGEST_WAIT_SECONDS = 60.0
 _IDS_AT_A_TIME = 5000
 _EXAMPLES = 5
+
+
+# An answer is worth a minute's waiting for a warehouse that restarts.
+_STORING = tenacity.Retrying(
+    retry=tenacity.retry_if_exception_type((OperationalError, PoolTimeoutError)),
+    stop=tenacity.stop_after_delay(60),
+    wait=tenacity.wait_exponential(multiplier=0.1, max=5),
+    reraise=True,
+)
 
 
 class SendingStopped(Exception):
@@ -94,8 +107,8 @@ class Sent:
 class Planned:
     """What a run would send in one currency now; `amount` in units of it.
 
-    `first` are the first ids, `in_doubt` how many were sent before.  With `finding_id` nothing of
-    it would be sent before that is decided.
+    `first` are the first ids, `in_doubt` how many may be booked already.  With `finding_id` nothing
+    of it would be sent before that is decided.
     """
 
     currency: str
@@ -168,6 +181,7 @@ SELECT
     count(*) FILTER (WHERE EXISTS (
         SELECT FROM wallet.attempt_item
         WHERE attempt_item.transaction_id = transaction.transaction_id
+            AND (outcome IS NULL OR outcome IN ('in_doubt', 'contested'))
     )) AS in_doubt
 FROM wallet.transaction
 WHERE disposition = 'open' AND hold_reason IS NULL AND item IS NOT NULL
@@ -264,25 +278,29 @@ class _Run:
             _log.warning("%d requests of an earlier run are in doubt: it ended first.", abandoned)
         self._judge_what_waits()
         try:
-            for currency in self._currencies():
-                self._send(currency, self._fresh(currency))
+            self._send_fresh()
+            self._settle_unclear()
             self._send_again()
+            self._settle_unclear()
         except LeaseLost:
             raise
         except BaseException:
             self.close()
-            self._judge_what_waits()
             self._hold_unclear()
+            self._judge_what_waits()
             raise
         if not self.sent.requests:
-            _log.info("Nothing is left to send up to %s.", self._business_date)
+            what = "can be sent now" if self._currencies() else "is left to send"
+            _log.info("Nothing %s up to %s.", what, self._business_date)
         self._raise_if_stopped()
 
     # What is to be sent.
 
     def _currencies(self) -> list[str]:
+        """Those in which anything is open and not held."""
         with transaction(self._engine, "sender") as connection:
-            return list(connection.scalars(_CURRENCIES))
+            this = {"business_date": self._business_date}
+            return list(connection.scalars(_CURRENCIES, this))
 
     def _fresh(self, currency: str) -> Iterator[str]:
         """Payouts that were never sent, or for sure not executed."""
@@ -304,8 +322,23 @@ class _Run:
                 return
             last = ids[-1]
 
+    def _send_fresh(self) -> None:
+        """Send what never was; twice where the canary proved nothing: others may have meanwhile."""
+        currencies = self._currencies()
+        for currency in currencies:
+            self._send(currency, self._fresh(currency), self._batch_items)
+        if self._has_ok:
+            for currency in currencies:
+                if currency not in self._proven:
+                    self._send(currency, self._fresh(currency), self._batch_items)
+
     def _send_again(self) -> None:
-        """Send what was sent before, as often as this window allows."""
+        """Send what was sent before, as often as this window allows.
+
+        In ever smaller requests: a payout at which the partner breaks takes few others along.
+        """
+        sizes = chain(_ITEMS_AGAIN, repeat(1))
+        size = next(sizes)
         while True:
             self.sent.held += doubts.hold_used_up(
                 self._engine, self._sender, self._settings, self._business_date
@@ -313,8 +346,9 @@ class _Run:
             requests = self.sent.requests
             waits: list[float] = []
             for currency in self._currencies():
-                self._send(currency, self._ready(currency, waits))
+                self._send(currency, self._ready(currency, waits), size)
             if self.sent.requests > requests:
+                size = next(sizes)
                 continue
             if not waits or time.monotonic() + min(waits) > self._closes_at:
                 return
@@ -326,6 +360,9 @@ class _Run:
         for again in doubts.sent_before(
             self._engine, self._sender, self._settings, self._business_date, currency
         ):
+            # What never was sent (it came meanwhile, or was locked) waits for a canary.
+            if not again.is_sent and currency not in self._proven:
+                continue
             if again.seconds <= 0:
                 yield again.transaction_id
             elif currency not in self._stopped:
@@ -333,30 +370,29 @@ class _Run:
 
     # One currency.
 
-    def _send(self, currency: str, ids: Iterator[str]) -> None:
+    def _send(self, currency: str, ids: Iterator[str], size: int) -> None:
         if currency not in self._stopped and currency not in self._proven:
             self._send_canary(currency, ids)
         if currency not in self._stopped and currency in self._proven:
-            self._send_in_full(currency, ids)
+            self._send_in_full(currency, ids, size)
 
     def _send_canary(self, currency: str, ids: Iterator[str]) -> None:
         """One payout, another one if its answer says nothing, then ten."""
         for transaction_id in islice(ids, ALIKE_AT_CANARY):
             outcomes = self._deliver(currency, CANARY, [transaction_id])
-            if outcomes & {ItemOutcome.OK, ItemOutcome.REFUSED, ItemOutcome.CONTESTED}:
+            if outcomes & {ItemOutcome.OK, ItemOutcome.REFUSED}:
                 self._proven.add(currency)
                 break
         if currency in self._proven:
             self._deliver(currency, CANARY, list(islice(ids, _CANARY_ITEMS)))
         self._judge(Stage(self._sender.lease.epoch, currency, CANARY))
-        self._settle_unclear()
 
-    def _send_in_full(self, currency: str, ids: Iterator[str]) -> None:
+    def _send_in_full(self, currency: str, ids: Iterator[str], size: int) -> None:
         """Full requests, several at once; a stage is judged as soon as all of it is answered."""
         in_flight: dict[Future[Any], Stage] = {}
         try:
             while currency not in self._stopped:
-                batch = list(islice(ids, self._batch_items))
+                batch = list(islice(ids, min(size, self._batch_items)))
                 if not batch:
                     break
                 stage = self._next_stage(currency, len(batch))
@@ -371,7 +407,6 @@ class _Run:
             self._stop.set()
             wait(in_flight)
             raise
-        self._settle_unclear()
 
     def _harvest(self, in_flight: dict[Future[Any], Stage], filling: Stage | None) -> None:
         done, _ = wait(in_flight, return_when=FIRST_COMPLETED)
@@ -403,6 +438,8 @@ class _Run:
         while waiting and not self._stop.is_set():
             batch = waiting.pop()
             with self._slots:
+                if self._stop.is_set():
+                    break
                 attempt = attempts.commit_attempt(
                     self._engine,
                     self._sender,
@@ -418,6 +455,7 @@ class _Run:
             self._count(Stage(self._sender.lease.epoch, currency, stage), judgement, closed)
             outcomes |= {item.outcome for item in judgement.items}
             if judgement.stops:
+                self._stop.set()
                 raise SendingStopped(_refusal(judgement))
             if judgement.result is Result.NOT_EXECUTED:
                 self._wait_to_try_again(judgement, retry_after, tries)
@@ -442,7 +480,9 @@ class _Run:
         return judge_answer(attempt.items, answer, self._codes), answer, answer.retry_after
 
     def _close(self, attempt: Attempt, judgement: Judgement, answer: Answer | None) -> Closed:
-        return attempts.close_attempt(
+        """Store the answer, trying again while the warehouse is away: it will not come again."""
+        return _STORING.copy()(
+            attempts.close_attempt,
             self._engine,
             self._sender,
             attempt,
@@ -466,19 +506,20 @@ class _Run:
             self.sent.in_doubt += closed.in_doubt
             self._has_ok = self._has_ok or bool(judgement.items_of(ItemOutcome.OK))
             self._unclear += [item.transaction_id for item in unclear]
-            if closed.refused or unclear:
+            if closed.refused or closed.contested or unclear:
                 self._to_judge.add(stage)
-            if judgement.result is Result.IN_DOUBT:
+            if all(item.outcome is ItemOutcome.IN_DOUBT for item in judgement.items):
                 self._silent_requests += 1
             elif judgement.result is Result.ANSWERED:
                 self._silent_requests = 0
             is_silent = self._silent_requests >= _SILENT_REQUESTS
         if is_silent:
+            self._stop.set()
             raise PartnerUnavailable(
-                f"The wallet did not answer {_SILENT_REQUESTS} requests one after the other "
-                f"({judgement.detail}). Their payouts are in doubt and are sent again, the same "
-                "bytes; all others are open. Nothing to do now: this task is tried again by "
-                "itself. If it lasts, ask the partner."
+                f"The wallet gave {_SILENT_REQUESTS} requests one after the other no answer that "
+                f"says anything about their payouts ({judgement.detail or 'other payouts'}). These "
+                "are in doubt, all others are open. Nothing to do now: this task is tried again "
+                "by itself. If it lasts, ask the partner."
             )
 
     def _wait_to_try_again(
@@ -499,6 +540,7 @@ class _Run:
     # What becomes of refusals.
 
     def _judge(self, stage: Stage) -> None:
+        self._hold_unclear()
         if stage not in self._to_judge:
             return
         self._to_judge.discard(stage)
@@ -506,22 +548,26 @@ class _Run:
         self.sent.lost += judged.lost
         self.sent.held += judged.held
         if judged.codes:
-            self._stopped[stage.currency] = f"too many were refused with {', '.join(judged.codes)}"
-            self._stopped |= self._waiting_for_decisions()
+            self._stopped[stage.currency] = f"too many alike: {', '.join(judged.codes)}"
+            self._note_findings()
 
     def _judge_what_waits(self) -> None:
         """Judge the stages that were broken off, by an earlier sender or in this run."""
         for stage in stages.unjudged_stages(self._engine):
             self._to_judge.add(stage)
             self._judge(stage)
-        self._stopped |= self._waiting_for_decisions()
+        self._note_findings()
 
-    def _waiting_for_decisions(self) -> dict[str, str]:
-        found = stages.stopped_currencies(self._engine)
-        return {currency: f"finding {number} waits" for currency, number in found.items()}
+    def _note_findings(self) -> None:
+        for currency, number in stages.stopped_currencies(self._engine).items():
+            why = self._stopped.get(currency, "too many were refused alike")
+            if "finding" not in why:
+                self._stopped[currency] = f"{why}, finding {number}"
 
     def _settle_unclear(self) -> None:
-        """What was refused for an unknown reason is held, if the reason cannot be ours."""
+        """What was refused for an unknown reason is held, unless the reason may be ours: another
+        payout was processed in this run.
+        """
         if self._unclear and not self._has_ok:
             raise SendingStopped(
                 f"The wallet refused {len(self._unclear)} payouts in a way that is not known "
@@ -572,7 +618,7 @@ _CURRENCIES = text("""
 WITH RECURSIVE due AS (
     SELECT currency, transaction_id
     FROM wallet.transaction
-    WHERE disposition = 'open' AND hold_reason IS NULL
+    WHERE disposition = 'open' AND hold_reason IS NULL AND business_date <= :business_date
 ), each AS (
     (SELECT currency FROM due ORDER BY currency LIMIT 1)
     UNION ALL

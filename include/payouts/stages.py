@@ -6,23 +6,25 @@ mistake or the partner's than so many players': these wait for a person, and the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import Connection, Engine, Row, text
+from sqlalchemy import Connection, Engine, func, select, text
 
 from include.payouts.attempts import Sender
 from include.payouts.judging import ALIKE_AT_CANARY, AnsweredCode, too_many
-from include.payouts.outbox import SOURCE, in_major_units
+from include.payouts.outbox import SOURCE, ask_about
 from include.settings import Settings
 from include.warehouse.database import array_literal, lock_source, transaction
-from include.warehouse.findings import Finding, open_finding
+from include.warehouse.findings import Finding
 from include.warehouse.leases import check_lease
+from include.warehouse.tables import attempt, attempt_item
+from include.warehouse.tables import transaction as transaction_table
 
 CANARY = 0
 """The stage of a currency's first attempts in a run."""
 
-_EXAMPLES = 10
+NO_CODE = "no code"
+"""Stands for the code of a refusal that has none."""
 
 
 class Stage(NamedTuple):
@@ -47,21 +49,25 @@ JOIN wallet.attempt_item USING (attempt_id)
 WHERE epoch = :epoch AND currency = :currency AND stage = :number
     AND outcome IN ('ok', 'refused', 'unclear', 'contested')
 """
+# What is contested counts as one refusal, whatever it was answered with.
+_CODE = f"""
+CASE WHEN outcome = 'contested' THEN outcome ELSE coalesce(code, '{NO_CODE}') END AS code,
+outcome <> 'ok' AS is_refusal
+"""
 _COUNT = text(f"""
-SELECT coalesce(code, 'no code') AS code, outcome IN ('refused', 'unclear') AS is_refusal,
-    count(*) AS payouts
+SELECT {_CODE}, count(*) AS payouts
 {_ANSWERED}
 GROUP BY 1, 2
 """)
 _FIRST = text(f"""
-SELECT coalesce(code, 'no code') AS code, outcome IN ('refused', 'unclear') AS is_refusal
+SELECT {_CODE}
 {_ANSWERED}
 ORDER BY attempt_id, place
 LIMIT :limit
 """)
 
 _LOCK_PENDING = text("""
-SELECT transaction_id, amount, evidence ->> 'code' AS code
+SELECT transaction_id, evidence ->> 'code' AS code
 FROM wallet.transaction
 WHERE hold_reason = 'refusal_pending' AND hold_finding_id IS NULL
     AND transaction_id IN (
@@ -79,12 +85,6 @@ FOR UPDATE
 _LOSE = text("""
 UPDATE wallet.transaction
 SET disposition = 'lost', hold_reason = NULL, hold_detail = NULL
-WHERE transaction_id = ANY (CAST(:ids AS text[]))
-""")
-
-_ASK = text("""
-UPDATE wallet.transaction
-SET hold_finding_id = :finding_id
 WHERE transaction_id = ANY (CAST(:ids AS text[]))
 """)
 
@@ -129,13 +129,11 @@ def judge_stage(engine: Engine, sender: Sender, stage: Stage, settings: Settings
         lock_source(connection, SOURCE)
         stopping = _stopping_codes(connection, stage, settings)
         pending = connection.execute(_LOCK_PENDING, this).all()
-        lost = [row for row in pending if row.code not in stopping]
-        held = [row for row in pending if row.code in stopping]
+        lost = [row.transaction_id for row in pending if row.code not in stopping]
         if lost:
-            connection.execute(_LOSE, {"ids": _ids(lost)})
-        for code in sorted({row.code for row in held}):
-            _ask(connection, stage, code, [row for row in held if row.code == code])
-    return StageJudged(len(lost), len(held), tuple(sorted(stopping)))
+            connection.execute(_LOSE, {"ids": array_literal(lost)})
+        held = sum(_ask(connection, stage, code) for code in sorted(stopping))
+    return StageJudged(len(lost), held, tuple(sorted(stopping)))
 
 
 def _stopping_codes(connection: Connection, stage: Stage, settings: Settings) -> frozenset[str]:
@@ -152,29 +150,40 @@ def _stopping_codes(connection: Connection, stage: Stage, settings: Settings) ->
     )
 
 
-def _ask(connection: Connection, stage: Stage, code: str, held: Sequence[Row[Any]]) -> None:
-    amount = in_major_units(sum(row.amount for row in held))
-    finding_id = open_finding(
-        connection,
-        Finding(
-            kind="refusals_held",
-            source=SOURCE,
-            subject=f"{stage.currency} {code}",
-            summary=f"The wallet refused {len(held)} payouts in {stage.currency} "
-            f"({amount}) with {code}: too many to be taken for true.",
-            kept="None of them is lost or sent again before it is decided. Nothing more in "
-            f"{stage.currency} is sent until then; other currencies go on.",
-            detail={
-                "currency": stage.currency,
-                "code": code,
-                "count": len(held),
-                "amount": str(amount),
-                "examples": [row.transaction_id for row in held[:_EXAMPLES]],
-            },
-        ),
+def _ask(connection: Connection, stage: Stage, code: str) -> int:
+    """Ask about the payouts of the stage that are held for `code`; how many there are.
+
+    What is contested has a finding of its own, which allows other decisions.
+    """
+    of_stage = (
+        select(attempt_item.c.transaction_id)
+        .join_from(attempt, attempt_item)
+        .where(
+            attempt.c.epoch == stage.epoch,
+            attempt.c.currency == stage.currency,
+            attempt.c.stage == stage.number,
+            attempt_item.c.outcome.in_(("refused", "unclear")),
+            func.coalesce(attempt_item.c.code, NO_CODE) == code,
+        )
     )
-    connection.execute(_ASK, {"finding_id": finding_id, "ids": _ids(held)})
-
-
-def _ids(rows: Sequence[Row[Any]]) -> str:
-    return array_literal(row.transaction_id for row in rows)
+    concerned = (
+        transaction_table.c.hold_reason.in_(("refusal_pending", "unclear"))
+        & transaction_table.c.hold_finding_id.is_(None)
+        & transaction_table.c.transaction_id.in_(of_stage)
+    )
+    count = connection.execute(select(func.count()).where(concerned)).scalar_one()
+    if count:
+        ask_about(
+            connection,
+            Finding(
+                kind="refusals_held",
+                source=SOURCE,
+                subject=f"{stage.currency} {code}",
+                summary=f"The wallet refused {{held}} with {code}: too many to be taken for true.",
+                kept="None of them is lost or sent again before it is decided. Nothing more in "
+                f"{stage.currency} is sent until then; other currencies go on.",
+                detail={"currency": stage.currency, "code": code},
+            ),
+            concerned,
+        )
+    return count

@@ -23,7 +23,11 @@ KIND = "payouts_late"
 # A day's payouts are due at 01:00 UTC of the next day, and late an hour after that.
 _LAST_DUE = "date_trunc('day', now() AT TIME ZONE 'UTC' - interval '2 hours') + interval '1 hour'"
 
-_IS_TO_BE_SENT = "disposition = 'open' AND hold_reason IS NULL"
+# What was refused and not judged waits for a run as well.
+_IS_TO_BE_SENT = """(
+    disposition = 'open' AND hold_reason IS NULL
+    OR hold_reason = 'refusal_pending' AND hold_finding_id IS NULL
+)"""
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ WAIT_AND_SEE = (
     "and check the address in the Airflow connection `{provider}`."
 )
 
+_JSON_HEADERS = {"Content-Type": "application/json"}
 _EXCERPT_BYTES = 2048
 _EXCERPT_CHARACTERS = 200
 _BACKOFF = tenacity.wait_exponential_jitter(multiplier=0.5, max=10.0, jitter=0.5)
@@ -75,7 +76,7 @@ class Client:
 
     `provider` is the source's name, which is also that of its Airflow connection.
     `secret_headers` are sent with every request and shown nowhere.  `meanings` says what a status
-    means at this provider, where that is more than HTTP says.  One `get` lasts at most
+    means at this provider, where that is more than HTTP says.  One `get` or `query` lasts at most
     `read_attempts` times (`call_deadline_seconds` + the longer of 10 s and
     `retry_after_limit_seconds`).  Raises `Fatal` for an address or a header that cannot be sent.
     """
@@ -138,7 +139,15 @@ class Client:
         Raises `Fatal` when a person must change something first, and `Retriable` when every
         attempt failed in a way that may pass by itself.
         """
-        return self._retrying(self._read, path, params or {})
+        return self._retrying(self._read, "GET", path, params=params or {})
+
+    def query(self, path: str, body: bytes) -> Answer:
+        """Read by a POST of the JSON `body` that changes nothing, such as a log-in; as `get`."""
+        return self._retrying(self._read, "POST", path, content=body, headers=_JSON_HEADERS)
+
+    def hide(self, secret: str) -> None:
+        """Show this text nowhere from now on, just as the secret headers; it is part of a body."""
+        self._secrets += _spellings([secret])
 
     def post(self, path: str, body: bytes, *, auth: httpx.Auth, ends_at: float) -> Answer:
         """Write the JSON `body`, once, and hand back the answer whatever its status is.
@@ -151,7 +160,7 @@ class Client:
             "POST",
             self._base_url + path,
             content=body,
-            headers={"Content-Type": "application/json"},
+            headers=_JSON_HEADERS,
         )
         url_path = request.url.raw_path.decode("ascii")
         requested_at = datetime.now(UTC)
@@ -163,8 +172,7 @@ class Client:
             received, is_complete = self._received(response)
         finally:
             response.close()
-        if not response.is_success:
-            received = self._without_secrets(received, is_complete=is_complete)
+        received = self._without_secrets(received, is_complete=is_complete)
         return Answer(
             status=response.status_code,
             body=received,
@@ -178,8 +186,8 @@ class Client:
             ),
         )
 
-    def _read(self, path: str, params: Mapping[str, str | int]) -> Answer:
-        request = self._client.build_request("GET", self._base_url + path, params=params)
+    def _read(self, method: str, path: str, **content: Any) -> Answer:
+        request = self._client.build_request(method, self._base_url + path, **content)
         url_path = request.url.raw_path.decode("ascii")
         requested_at = datetime.now(UTC)
         try:
@@ -336,11 +344,11 @@ class Client:
     def _without_secrets(self, body: bytes, *, is_complete: bool) -> bytes:
         """The body without any of the secrets, nor the beginning of one where it was cut."""
         for secret in self._secrets:
-            body = body.replace(secret.encode("ascii"), "…".encode())
+            body = body.replace(secret.encode(), "…".encode())
         if is_complete:
             return body
         beginnings = [
-            secret[:length].encode("ascii")
+            secret[:length].encode()
             for secret in self._secrets
             for length in range(len(secret) - 1, 0, -1)
         ]
@@ -437,7 +445,7 @@ def _checked_base_url(provider: str, base_url: str) -> str:
 
 
 def _checked_secrets(provider: str, headers: Mapping[str, str]) -> tuple[str, ...]:
-    """Every text that stands for a secret header, also as JSON would write it."""
+    """Every text that stands for a secret header."""
     for value in headers.values():
         if not value or not value.isascii() or not value.isprintable() or value != value.strip():
             raise Fatal(
@@ -447,7 +455,12 @@ def _checked_secrets(provider: str, headers: Mapping[str, str]) -> tuple[str, ..
                 f"Enter the password of the Airflow connection `{provider}` again, then clear "
                 "this task.",
             )
-    return tuple({text for value in headers.values() for text in (value, json.dumps(value)[1:-1])})
+    return _spellings(headers.values())
+
+
+def _spellings(secrets: Iterable[str]) -> tuple[str, ...]:
+    """Every text that stands for one of the secrets, also as JSON would write it."""
+    return tuple({text for one in secrets if one for text in (one, json.dumps(one)[1:-1])})
 
 
 def _retry_after(value: str | None, limit: float) -> float | None:

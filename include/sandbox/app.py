@@ -19,6 +19,9 @@ from include.sandbox.faults import FaultOrder, FaultQueue
 from include.sandbox.odd_items import ODD_ITEMS
 from include.sandbox.odd_pages import ODD_PAGES
 from include.sandbox.odd_values import ODD_VALUES
+from include.sandbox.odds88 import Odds88, odds88_routes
+from include.sandbox.odds88_faults import STREAM_FAULTS
+from include.sandbox.odds88_ledger import read_states
 from include.sandbox.oversized_answers import OVERSIZED_ANSWERS
 from include.sandbox.slow_wires import SLOW_WIRES
 from include.sandbox.spoiled_answers import SPOILED_ANSWERS
@@ -39,6 +42,7 @@ FAULTS = {
     )
 }
 ITEM_FAULTS = {fault.__name__: fault for fault in ODD_ITEMS}
+FAULTS_OF_STREAMS = {fault.__name__: fault for fault in STREAM_FAULTS}
 
 
 _Position = Annotated[int, Query(ge=0)]
@@ -62,23 +66,29 @@ class EntryIndexes(BaseModel):
 
 def create_app(seed: int, entries: int) -> FastAPI:
     """A sandbox of its own, its logs `entries` long; what it makes up follows from the seed."""
-    queue = FaultQueue(FAULTS | ITEM_FAULTS)
+    queue = FaultQueue(FAULTS | ITEM_FAULTS | FAULTS_OF_STREAMS)
     observer = Observer(queue)
     ticktock = Ticktock(seed, entries)
     wallet = Wallet(seed)
+    odds88 = Odds88(seed, entries)
     alerts = AlertBox()
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(ticktock_routes(ticktock, observer))
     app.include_router(wallet_routes(wallet, observer))
+    app.include_router(odds88_routes(odds88, observer))
     app.include_router(alert_routes(alerts, observer))
-    app.include_router(_common_controls(queue, observer, alerts, (ticktock, wallet)))
+    app.include_router(_common_controls(queue, observer, alerts, (ticktock, wallet, odds88)))
     app.include_router(_ticktock_controls(ticktock))
     app.include_router(_wallet_controls(wallet))
+    app.include_router(_odds88_controls(odds88))
     return app
 
 
 def _common_controls(
-    queue: FaultQueue, observer: Observer, alerts: AlertBox, systems: Iterable[Ticktock | Wallet]
+    queue: FaultQueue,
+    observer: Observer,
+    alerts: AlertBox,
+    systems: Iterable[Ticktock | Wallet | Odds88],
 ) -> APIRouter:
     router = APIRouter(prefix=CONTROL_PATH)
 
@@ -100,6 +110,11 @@ def _common_controls(
 
     @router.get("/faults")
     async def list_faults() -> list[FaultOrder]:
+        return queue.orders
+
+    @router.delete("/faults")
+    async def forget_faults() -> list[FaultOrder]:
+        queue.clear()
         return queue.orders
 
     @router.get("/calls")
@@ -172,6 +187,41 @@ def _wallet_controls(wallet: Wallet) -> APIRouter:
     @router.get("/wallet/balances")
     async def balances(player: str | None = None) -> Response:
         return json_answer(wallet.book.balances(player))
+
+    return router
+
+
+def _odds88_controls(odds88: Odds88) -> APIRouter:
+    router = APIRouter(prefix=CONTROL_PATH)
+
+    @router.post("/odds88/configure")
+    async def configure(changes: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
+        with _refusals():
+            odds88.feed.configure(changes)
+        return odds88.settings.model_dump(mode="json")
+
+    @router.post("/odds88/advance")
+    async def advance(step: Entries) -> dict[str, Any]:
+        with _refusals():
+            odds88.feed.advance(step.entries)
+        return odds88.settings.model_dump(mode="json")
+
+    @router.get("/ledger/odds88")
+    async def ledger() -> dict[str, Any]:
+        return await odds88.ledger()
+
+    @router.get("/odds88/attempts")
+    async def attempts(after: _Position = 0, limit: _Position = 1000) -> Response:
+        return json_answer(odds88.visits.report(after, limit))
+
+    @router.get("/odds88/messages")
+    async def messages(after: _Position = 0, limit: _Position = 1000) -> Response:
+        return json_answer(odds88.feed.texts(after, limit))
+
+    @router.get("/odds88/bets")
+    async def bets(after: str | None = None, limit: _Position = 1000) -> Response:
+        with _refusals():
+            return json_answer(read_states(odds88.feed.told(), after, limit))
 
     return router
 

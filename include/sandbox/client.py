@@ -8,11 +8,17 @@ from typing import Any, Self
 
 import httpx
 
-from include.sandbox.addresses import ALERTS_PATH, CONTROL_PATH, TICKTOCK_PATH, WALLET_PATH
+from include.sandbox.addresses import (
+    ALERTS_PATH,
+    CONTROL_PATH,
+    ODDS88_PATH,
+    TICKTOCK_PATH,
+    WALLET_PATH,
+)
 
 # A ledger of ten million entries is computed while the client waits.
 _DEADLINE_SECONDS = 600.0
-_TRANSACTIONS_A_PAGE = 10_000
+_RECORDS_A_PAGE = 10_000
 
 
 class Sandbox:
@@ -47,6 +53,11 @@ class Sandbox:
     def wallet_url(self) -> str:
         """The base URL of the Airflow connection `wallet`."""
         return self.base_url + WALLET_PATH
+
+    @property
+    def odds88_url(self) -> str:
+        """The base URL of the Airflow connection `odds88`; the feed is under it too, by ws://."""
+        return self.base_url + ODDS88_PATH
 
     @property
     def alerts_url(self) -> str:
@@ -106,6 +117,10 @@ class Sandbox:
         """The orders for faults that are not yet used up."""
         return list(self._ask("GET", "faults"))
 
+    def forget_faults(self) -> None:
+        """Takes back the orders for faults that are not yet used up."""
+        self._ask("DELETE", "faults")
+
     def calls(self) -> dict[str, Any]:
         """`total`, `counts` by "provider.call" and status, and the `recent` calls."""
         return dict(self._ask("GET", "calls"))
@@ -132,7 +147,7 @@ class Sandbox:
         """
         after = 0
         while page := self._ask(
-            "GET", "wallet/credits", params={"after": after, "limit": _TRANSACTIONS_A_PAGE}
+            "GET", "wallet/credits", params={"after": after, "limit": _RECORDS_A_PAGE}
         ):
             yield from page.items()
             after += len(page)
@@ -148,6 +163,24 @@ class Sandbox:
         """Balances by currency and player, scaled by 100 000; of one player if given."""
         query = {} if player is None else {"player": player}
         return dict(self._ask("GET", "wallet/balances", params=query))
+
+    def odds88_attempts(self, after: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
+        """The attempts to connect to the feed behind number `after`, and what became of each."""
+        return list(self._ask("GET", "odds88/attempts", params={"after": after, "limit": limit}))
+
+    def odds88_messages(self, after: int = 0, limit: int = 1000) -> list[str]:
+        """The exact texts of the feed's messages, the first one being that with index `after`."""
+        return list(self._ask("GET", "odds88/messages", params={"after": after, "limit": limit}))
+
+    def odds88_bets(self) -> Iterator[dict[str, Any]]:
+        """Every bet the feed has told of, as its last settlement has it, by ascending id."""
+        query: dict[str, Any] = {"limit": _RECORDS_A_PAGE}
+        while True:
+            page = self._ask("GET", "odds88/bets", params=query)
+            yield from page["bets"]
+            if page["next"] is None:
+                return
+            query["after"] = page["next"]
 
     def alerts(self) -> dict[str, Any]:
         """`received`, counts `by_key`, and the last `alerts`, oldest first."""

@@ -58,7 +58,7 @@ def open_engine(url: str) -> Engine:
         raise ValueError(f"The warehouse must be Postgres; the URL given begins with {scheme!r}.")
     return create_engine(
         f"postgresql+psycopg2://{rest}",
-        pool_size=2,
+        pool_size=10,
         pool_pre_ping=True,
         isolation_level="READ COMMITTED",
         connect_args={
@@ -88,11 +88,13 @@ def look_up_by_key(connection: Connection) -> None:
     """Let this transaction look rows up one by one through an index, however little is known of
     their table: while it grows, statistics promise a table worth reading whole for each look-up.
 
-    Rows named by `= ANY (array)` are then met, and locked, in the order of the index.
+    Rows named by `= ANY (array)` are then met, and locked, in the order of the index; a lock that
+    does not come within half a minute is an error.
     """
     connection.execute(
         text(
-            "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;"
+            "SET LOCAL lock_timeout = '30s';"
+            " SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;"
             " SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"
         )
     )

@@ -8,13 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sqlalchemy import Connection, func, select, text, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ColumnElement, Connection, func, literal, select, text, update
+from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from include.warehouse.alerts import raise_alert
 from include.warehouse.tables import finding as finding_table
 
 Severity = Literal["critical", "warning", "info"]
+
+TOLD_COUNT = "told_count"
+"""In the detail of a finding about payouts: of how many its last alert or decision told."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class Kind:
 
 _ACKNOWLEDGE = {"acknowledge": "You have seen it; nothing else changes."}
 
-# Each is about all payouts that the finding holds, or those named in `transaction_ids`.
+# Each is about all payouts that the finding holds, of which `payouts` says how many were seen,
+# or about those named in `transaction_ids`.
 _KEEP = {
     "keep": "They stay held, and this finding open; your reason is recorded. What one person has "
     "decided and a second one not yet is taken back."
@@ -39,7 +43,8 @@ _LOST = {
 _UNKNOWN_FATE = {
     **_KEEP,
     "send_again": "The next run sends them again, the same bytes under the same ids: they are paid "
-    "unless the partner has paid them already.",
+    "unless the partner has paid them already. A partner that does not keep transactionIds would "
+    "pay those twice: then ask it first.",
     "processed": "The partner has confirmed that it paid them; `reference`, which must be given, "
     "names its confirmation.",
     **_LOST,
@@ -109,7 +114,8 @@ KINDS: dict[str, Kind] = {
         {
             **_KEEP,
             "send_again": "The next run sends them again: after the partner has corrected what it "
-            "refused them for.",
+            "refused them for. A partner that does not keep transactionIds would pay twice what it "
+            "has paid all the same.",
             **_LOST,
         },
     ),
@@ -141,14 +147,21 @@ class Finding:
 
 def next_step(kind: str) -> str:
     """What a person does about a finding of `kind`."""
-    choices = "; ".join(f"{name}: {effect}" for name, effect in KINDS[kind].decisions.items())
-    return f"Trigger the DAG resolve_findings with this finding's number. Decisions: {choices}"
+    decisions = KINDS[kind].decisions
+    choices = "; ".join(f"{name}: {effect}" for name, effect in decisions.items())
+    seen = " and, in `payouts`, how many payouts it holds" if "keep" in decisions else ""
+    return (
+        f"Trigger the DAG resolve_findings with this finding's number{seen}. Decisions: {choices}"
+    )
 
 
-def open_finding(connection: Connection, finding: Finding, *, once: bool = False) -> int:
+def open_finding(
+    connection: Connection, finding: Finding, *, once: bool = False, is_told: bool = True
+) -> int:
     """Open `finding`, or count it as seen again if it is open; returns its number.
 
     With `once`, a finding of the same kind, source and subject that was ever opened is enough.
+    Without `is_told` its alert is raised by `tell_finding`, once its text is known.
     """
     if once and (known := _ever_opened(connection, finding)) is not None:
         return known
@@ -173,12 +186,12 @@ def open_finding(connection: Connection, finding: Finding, *, once: bool = False
                 "times_seen": finding_table.c.times_seen + 1,
                 "last_seen_at": func.now(),
                 "summary": finding.summary,
-                "detail": finding.detail,
+                "detail": _with_told_count(finding.detail),
             },
         )
         .returning(finding_table.c.finding_id, finding_table.c.times_seen)
     ).one()
-    if opened.times_seen == 1:
+    if opened.times_seen == 1 and is_told:
         raise_alert(
             connection,
             key=f"finding/{opened.finding_id}",
@@ -187,6 +200,57 @@ def open_finding(connection: Connection, finding: Finding, *, once: bool = False
             severity=kind.severity,
         )
     return int(opened.finding_id)
+
+
+def tell_finding(
+    connection: Connection, finding_id: int, summary: str, detail: dict[str, Any]
+) -> None:
+    """Give an open finding its text, and raise its alert if it is new."""
+    told = connection.execute(
+        update(finding_table)
+        .where(finding_table.c.finding_id == finding_id)
+        .values(summary=summary, detail=_with_told_count(detail))
+        .returning(finding_table.c.kind, finding_table.c.kept, finding_table.c.times_seen)
+    ).one()
+    if told.times_seen == 1:
+        raise_alert(
+            connection,
+            key=f"finding/{finding_id}",
+            title=f"Finding {finding_id}: {summary}",
+            body=f"{summary}\n{told.kept}\n{next_step(told.kind)}",
+            severity=KINDS[told.kind].severity,
+        )
+
+
+def raise_again(connection: Connection, finding_id: int, count: int) -> None:
+    """Raise the alert of a finding again if it is about `count` payouts by now, and its last alert,
+    or the decision since, told of half as many or fewer.
+
+    To be called whenever payouts were given to it, with its text up to date; the first time only
+    notes how many its alert has told.
+    """
+    this = finding_table.c.finding_id == finding_id
+    row = connection.execute(select(finding_table).where(this)).one()
+    if count < max(1, 2 * row.detail.get(TOLD_COUNT, 0)):
+        return
+    connection.execute(
+        update(finding_table).where(this).values(detail={**row.detail, TOLD_COUNT: count})
+    )
+    if row.times_seen > 1:
+        raise_alert(
+            connection,
+            key=f"finding/{finding_id}/{count}",
+            title=f"Finding {finding_id} has grown: {row.summary}",
+            body=f"{row.summary}\nIt holds {count} payouts by now, more than were told before.\n"
+            f"{row.kept}\n{next_step(row.kind)}",
+            severity=row.severity,
+        )
+
+
+def _with_told_count(detail: dict[str, Any]) -> ColumnElement[Any]:
+    """A new detail, which keeps of the old one how many payouts were told."""
+    told = func.jsonb_build_object(TOLD_COUNT, finding_table.c.detail[TOLD_COUNT])
+    return literal(detail, JSONB).concat(func.jsonb_strip_nulls(told, type_=JSONB))
 
 
 def close_finding(

@@ -151,6 +151,11 @@ def create_logins(connection: Connection, passwords: dict[str, str]) -> None:
         for setting in ("default_transaction_read_only = on", "statement_timeout = '60s'"):
             connection.execute(text(f"ALTER ROLE finance SET {setting}"))
         connection.execute(text("ALTER ROLE finance SET search_path = finance"))
+    if "outbox" in passwords:
+        # A payout that is entered and not committed is locked, and is not sent meanwhile.
+        connection.execute(
+            text("ALTER ROLE outbox SET idle_in_transaction_session_timeout = '5min'")
+        )
 
 
 def _revoke_columns(connection: Connection, role: str) -> None:

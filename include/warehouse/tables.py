@@ -565,6 +565,7 @@ transaction = Table(
     Column("accounting_date", Date, comment="UTC date of disposed_at: the day in which it is booked."),
     Column("evidence", JSONB, comment="The attempt or decision that says why it is processed or lost, or is about to be."),
     CheckConstraint("char_length(transaction_id) BETWEEN 1 AND 500", name="transaction_id_bounded"),
+    CheckConstraint("char_length(currency) <= 20", name="currency_bounded"),
     CheckConstraint("amount >= 0", name="amount_not_negative"),
     CheckConstraint("business_date >= '2000-01-01'", name="business_date_plausible"),
     _one_of("disposition", "open", "processed", "lost"),

@@ -127,6 +127,7 @@ def test_findings_are_resolved_by_hand_and_never_twice(dags: dict[str, Any]) -> 
         "continue_from",
         "decision",
         "finding_ids",
+        "payouts",
         "reason",
         "record_id",
         "reference",

@@ -13,6 +13,8 @@ from include.warehouse.database import transaction
 from include.warehouse.decisions import resolve
 from include.warehouse.findings import KINDS, Finding, open_finding
 from tests.orchestration.connecting import give_connection, give_warehouse
+from tests.payouts.deciding import decide, hold
+from tests.payouts.entering import attempt, enter, payout
 from tests.warehouses import Warehouse
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\u202e{{7*7}}"
@@ -117,6 +119,29 @@ def test_open_findings_come_worst_first_with_their_decisions(
     assert answer.headers["Content-Type"] == "application/json"
 
 
+def test_a_finding_about_payouts_shows_how_many_it_holds_now_and_their_amounts(
+    connected: Warehouse, server: TestClient, looker: dict[str, str]
+) -> None:
+    """Whatever it told when it was opened: some are answered since, others have joined."""
+    other = open_one(connected, "batch_held")
+    enter(connected, *(payout(one) for one in "abc"), payout("d", currency="GBP", amount=1))
+    attempt(connected, *"abcd")
+    held = hold(connected, "transactions_in_doubt", "a", "b")
+    hold(connected, "transactions_in_doubt", "c", "d")
+    decide(connected.engine, held, "lost", transaction_ids=["a"])
+    listing = server.get(f"{URL_PREFIX}/open", headers=looker).json()
+    assert {one["finding_id"]: one["held"] for one in listing["findings"]} == {
+        other: None,
+        held: {"count": 3, "amounts": {"EUR": "5000.00000", "GBP": "0.00001"}},
+    }
+
+
+def test_what_the_page_shows_is_what_it_sends(server: TestClient, looker: dict[str, str]) -> None:
+    script = server.get(f"{URL_PREFIX}/page.js", headers=looker).text
+    assert "`Held now: ${held(finding)}`" in script
+    assert "else filled.payouts = finding.held.count;" in script
+
+
 def test_what_was_decided_is_shown_and_no_longer_open(
     connected: Warehouse, server: TestClient, looker: dict[str, str]
 ) -> None:
@@ -205,6 +230,10 @@ def test_whoever_may_only_look_may_not_decide(server: TestClient, looker: dict[s
         {"transaction_ids": [7]},
         {"transaction_ids": ["x" * 501]},
         {"transaction_ids": ["x"] * 1001},
+        {"payouts": "12"},
+        {"payouts": 1.5},
+        {"payouts": True},
+        {"payouts": -1},
     ],
     ids=lambda changes: str(changes)[:40],
 )

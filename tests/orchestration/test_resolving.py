@@ -34,7 +34,7 @@ def told(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 def resolve(
     warehouse: Warehouse, finding_ids: list[int], decision: str, by: str, **given: Any
 ) -> dict[str, Any]:
-    form = Form(finding_ids, decision, "The partner says so.", **given)
+    form = Form(finding_ids, decision, "The partner says so.", **{"payouts": 2, **given})
     return resolve_each(warehouse.engine, form, by, "run-1")
 
 
@@ -72,10 +72,22 @@ def test_a_refusal_tells_of_those_that_wait_as_well(warehouse: Warehouse, findin
     ) in str(raised.value)
 
 
+def test_who_saw_another_number_is_told_both_and_that_nothing_was_changed(
+    warehouse: Warehouse, finding_id: int
+) -> None:
+    with pytest.raises(FindingsUnresolved) as raised:
+        resolve(warehouse, [finding_id], "lost", "anna", payouts=1)
+    assert (
+        f"lost was carried out for no finding and refused for 1. Finding {finding_id}: The "
+        f"decision is about 1 payouts, but finding {finding_id} holds 2 now (5000.00000 EUR). "
+        "Nothing was changed. Look at them again"
+    ) in str(raised.value)
+
+
 def test_some_of_the_payouts_are_sent_again_with_the_next_run_of_the_resend(
     warehouse: Warehouse, finding_id: int, told: pytest.LogCaptureFixture
 ) -> None:
-    resolve(warehouse, [finding_id], "send_again", "anna", transaction_ids=["a"])
+    resolve(warehouse, [finding_id], "send_again", "anna", transaction_ids=["a"], payouts=None)
     assert "The finding stays open." in told.text
     assert "clear `send` of its last run with Downstream" in told.text
     assert "catch_up" not in told.text

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Engine, text
 
 from include.payouts.outbox import SOURCE
 from include.warehouse.database import transaction
 from include.warehouse.decisions import Resolution, resolve
+from include.warehouse.decisions.payouts import held_by
 from include.warehouse.findings import KINDS, Finding, open_finding
 from tests.payouts.entering import rows
 from tests.warehouses import Warehouse
@@ -60,8 +61,15 @@ def decide(
     reference: str | None = "MAIL-7",
     above: str = "1000000",
     transaction_ids: list[str] | None = None,
+    payouts: int | Literal["as shown"] | None = "as shown",
 ) -> Resolution:
-    """One person's decision; two are needed for more than `above`."""
+    """One person's decision; two are needed for more than `above`.
+
+    As the page Findings does it, it is about as many payouts as the finding holds right before.
+    """
+    if payouts == "as shown":
+        with transaction(engine, "resolver") as connection:
+            payouts = held_by(connection, [finding_id])[finding_id].count
     return resolve(
         engine,
         finding_id,
@@ -69,7 +77,7 @@ def decide(
         decided_by=by,
         reason="The partner says so.",
         reference=reference,
-        parameters={"transaction_ids": transaction_ids},
+        parameters={"transaction_ids": transaction_ids, "payouts": payouts},
         run_id="manual__1",
         second_person_above=Decimal(above),
     )

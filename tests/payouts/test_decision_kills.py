@@ -30,7 +30,7 @@ def hold_two(warehouse: Warehouse, kind: str) -> int:
 
 def deciding(finding_id: int, decision: str, by: str = "anna", above: str = "1000000") -> Task:
     def carry_out(engine: Engine) -> None:
-        decide(engine, finding_id, decision, by=by, above=above)
+        decide(engine, finding_id, decision, by=by, above=above, payouts=2)
 
     return Task("decide", carry_out)
 

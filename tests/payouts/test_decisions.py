@@ -13,6 +13,7 @@ from sqlalchemy import text
 from include.payouts.outbox import Frozen, freeze_new, report_outbox
 from include.warehouse.database import lock_source, transaction
 from include.warehouse.decisions import DecisionRefused, Resolution, payouts
+from include.warehouse.findings import KINDS
 from tests.local.waiting import wait_for
 from tests.payouts.deciding import ABOUT_PAYOUTS, REASONS, decide, everything, hold
 from tests.payouts.entering import attempt, enter, payout, rows, send, stored
@@ -300,6 +301,100 @@ def test_sums_are_exact_and_told_by_currency(warehouse: Warehouse) -> None:
     assert resolution.before["amounts"] == {"EUR": "92233720368547.75808", "GBP": "0.00000"}
 
 
+# --- all that was seen --------------------------------------------------------------------------
+
+
+CHANGING = [
+    (kind, decision)
+    for kind in ABOUT_PAYOUTS
+    for decision in KINDS[kind].decisions
+    if decision != "keep"
+]
+
+
+@pytest.mark.parametrize(("kind", "decision"), CHANGING)
+def test_what_has_joined_since_somebody_looked_is_not_decided_along(
+    warehouse: Warehouse, kind: str, decision: str
+) -> None:
+    finding_id = held_after_a_send(warehouse, kind, "a")
+    enter(warehouse, *(payout(f"b{number}") for number in range(11)))
+    joined = [f"b{number}" for number in range(11)]
+    assert hold(warehouse, kind, *joined, attempt_id=attempt(warehouse, *joined)) == finding_id
+    told = refused(warehouse, finding_id, decision, payouts=1)
+    assert f"is about 1 payouts, but finding {finding_id} holds 12 now (30000.00000 EUR)." in told
+    assert "Look at them again, then say in `payouts` how many" in told
+    assert decide(warehouse.engine, finding_id, decision, payouts=12).before["count"] == 12
+
+
+def test_what_has_left_since_is_told_as_well(warehouse: Warehouse, pair: int) -> None:
+    answer_late(warehouse, "a")
+    told = refused(warehouse, pair, "lost", payouts=2)
+    assert f"is about 2 payouts, but finding {pair} holds 1 now (2500.00000 EUR)." in told
+
+
+def test_whoever_says_neither_how_many_nor_which_is_refused(
+    warehouse: Warehouse, pair: int
+) -> None:
+    told = refused(warehouse, pair, "processed", payouts=None)
+    assert f"does not say about how many payouts it is: finding {pair} holds 2 now" in told
+
+
+def test_whoever_names_the_payouts_need_not_count_them(warehouse: Warehouse, pair: int) -> None:
+    decide(warehouse.engine, pair, "processed", transaction_ids=["a"], payouts=None)
+    assert [stored(warehouse, one).disposition for one in "ab"] == ["processed", "open"]
+    decide(warehouse.engine, pair, "send_again", transaction_ids=["b"], payouts=7)
+    assert stored(warehouse, "b").hold_reason is None
+
+
+def test_to_keep_them_they_need_not_be_counted(warehouse: Warehouse, pair: int) -> None:
+    assert decide(warehouse.engine, pair, "keep", payouts=None).before["count"] == 2
+    assert decide(warehouse.engine, pair, "keep", payouts=1).before["count"] == 2
+
+
+def test_an_alert_is_raised_again_each_time_that_its_finding_has_doubled(
+    warehouse: Warehouse,
+) -> None:
+    told = []
+    for number in range(1, 10):
+        enter(warehouse, payout(f"a{number}", is_win=False))
+        report_outbox(warehouse.engine)
+        told.append(len(rows(warehouse, "SELECT FROM ops.alert")))
+    assert told == [1, 2, 2, 3, 3, 3, 3, 4, 4]
+    alerts = rows(warehouse, "SELECT * FROM ops.alert ORDER BY alert_id")
+    finding_id = stored(warehouse, "a1").hold_finding_id
+    keys = [f"finding/{finding_id}{count}" for count in ("", "/2", "/4", "/8")]
+    assert [alert.alert_key for alert in alerts] == keys
+    assert [alert.times_raised for alert in alerts] == [1] * 4
+    assert alerts[1].title.startswith(f"Finding {finding_id} has grown: 2 payouts (5000.00000 EUR)")
+    assert "It holds 2 payouts by now, more than were told before." in alerts[1].body
+    assert alerts[1].severity == "critical"
+
+
+def test_after_a_decision_about_some_an_alert_counts_from_what_was_left(
+    warehouse: Warehouse,
+) -> None:
+    enter(warehouse, *(payout(one, is_win=False) for one in "abcdef"))
+    report_outbox(warehouse.engine)
+    finding_id = stored(warehouse, "a").hold_finding_id
+    decide(warehouse.engine, finding_id, "lost", transaction_ids=list("abcde"))
+    enter(warehouse, payout("g", is_win=False))
+    report_outbox(warehouse.engine)
+    alerts = rows(warehouse, "SELECT alert_key FROM ops.alert ORDER BY alert_id")
+    assert [one.alert_key for one in alerts] == [f"finding/{finding_id}", f"finding/{finding_id}/2"]
+
+
+def test_no_alert_is_raised_again_for_fewer_than_were_told(warehouse: Warehouse) -> None:
+    enter(warehouse, *(payout(one, is_win=False) for one in "abcdef"))
+    report_outbox(warehouse.engine)
+    for one in "abcde":
+        answer_late(warehouse, one)
+    enter(warehouse, payout("g", is_win=False))
+    report_outbox(warehouse.engine)
+    [finding] = rows(warehouse, "SELECT * FROM ops.finding")
+    assert (finding.times_seen, finding.detail["count"]) == (2, 2)
+    assert len(rows(warehouse, "SELECT FROM ops.alert")) == 1
+
+
 # --- two people ---------------------------------------------------------------------------------
 
 
@@ -445,14 +540,27 @@ def wait_for_waiting(warehouse: Warehouse, sessions: int) -> None:
     )
 
 
-def test_an_answer_that_comes_first_takes_its_payout_out_of_the_decision(
+def test_an_answer_that_comes_first_refuses_the_decision_about_what_was_seen_before(
     warehouse: Warehouse, pair: int
 ) -> None:
+    refusals = []
+
+    def give_up() -> None:
+        with pytest.raises(DecisionRefused) as raised:
+            decide(warehouse.engine, pair, "lost")
+        refusals.append(str(raised.value))
+
     with transaction(warehouse.engine, "sender") as connection:
         send(connection, _ANSWERED, "a")
-        person = in_thread(lambda: decide(warehouse.engine, pair, "lost"))
+        person = in_thread(give_up)
         wait_for_waiting(warehouse, 1)
     person.join(30)
+    [told] = refusals
+    assert f"is about 2 payouts, but finding {pair} holds 1 now (2500.00000 EUR)." in told
+    assert rows(warehouse, _DECISIONS) == []
+    assert [stored(warehouse, one).disposition for one in "ab"] == ["processed", "open"]
+
+    decide(warehouse.engine, pair, "lost")
     assert stored(warehouse, "a").evidence["code"] == "RS_OK"
     assert stored(warehouse, "b").disposition == "lost"
     [decided] = rows(warehouse, _DECISIONS)

@@ -423,7 +423,9 @@ def test_one_finding_tells_all_holds_of_a_day_and_reason(warehouse: Warehouse) -
     earlier, finding = rows(warehouse, _FINDINGS)
     assert earlier.subject == "2026-11-19, amount_without_win"
     assert (finding.kind, finding.severity) == ("transactions_held", "critical")
-    assert finding.summary.startswith(f"3 payouts of {DAY} are held: isWin is false")
+    assert finding.summary.startswith(
+        f"3 payouts (1.50001 EUR, 2500.00000 GBP) of {DAY} are held: isWin is false"
+    )
     assert finding.detail["amounts"] == {"EUR": "1.50001", "GBP": "2500.00000"}
     alerts = rows(warehouse, "SELECT alert_key FROM ops.alert ORDER BY alert_id")
     assert [alert.alert_key for alert in alerts] == [

@@ -61,7 +61,14 @@ function choices(finding) {
   return element("fieldset", {}, element("legend", { textContent: "Decision" }), ...made);
 }
 
-const isAboutPayouts = (finding) => Object.hasOwn(finding.decisions, "keep");
+const isAboutPayouts = (finding) => finding.held !== null;
+
+// What the finding held when it was shown.
+function held(finding) {
+  const { count, amounts } = finding.held;
+  const sums = Object.entries(amounts).map(([currency, amount]) => `${amount} ${currency}`);
+  return [`${count} ${count === 1 ? "payout" : "payouts"}`, ...sums].join(" · ");
+}
 
 // The fields that only some decisions ask for.
 function needs(finding, decision) {
@@ -87,7 +94,9 @@ function decisionForm(finding) {
     { type: "text", maxLength: 500 },
   );
   const payouts = field(
-    "Only these payouts: their transactionIds, one a line (empty for all that the finding holds)",
+    isAboutPayouts(finding)
+      ? `Only these payouts: their transactionIds, one a line (empty for all: ${held(finding)})`
+      : "",
     "transaction_ids",
     "textarea",
     { rows: 2 },
@@ -153,6 +162,7 @@ function conf(finding, form) {
   if (needed.transaction_ids) {
     const named = lines(given.get("transaction_ids"));
     if (named.length > 0) filled.transaction_ids = named;
+    else filled.payouts = finding.held.count;
   }
   return filled;
 }
@@ -200,7 +210,12 @@ async function follow(finding, run, outcome, button) {
     button.closest("article").remove();
     await load();
   } else {
-    outcome.replaceChildren("The decision was refused or failed; the log says why: ", link);
+    outcome.replaceChildren(
+      "The decision was refused or failed; the log says why: ",
+      link,
+      ". “Load again” shows how the finding stands now.",
+    );
+    button.form.dataset.refused = "";
     button.disabled = false;
   }
 }
@@ -240,6 +255,9 @@ function card(finding) {
     { className: finding.severity },
     element("h3", { textContent: `${finding.finding_id}: ${finding.summary}` }),
     facts,
+    ...(isAboutPayouts(finding)
+      ? [element("p", { className: "held", textContent: `Held now: ${held(finding)}` })]
+      : []),
     element("p", { textContent: finding.kept }),
     element("details", {}, element("summary", { textContent: "Details" }), detail),
     element(
@@ -283,10 +301,11 @@ function show(listing) {
       : `${listing.open_count} open` +
         (shown < listing.open_count ? `; the ${shown} most urgent are shown.` : ".");
   const cards = document.getElementById("findings");
-  // A form that somebody is filling in stays as it is.
+  // A form that somebody is filling in stays as it is, until it was refused.
   const kept = new Map();
   for (const old of cards.children) {
-    if (old.querySelector("details[open] form")) kept.set(old.dataset.finding, old);
+    const isFilledIn = old.querySelector("details[open] form:not([data-refused])");
+    if (isFilledIn) kept.set(old.dataset.finding, old);
   }
   cards.replaceChildren(
     ...listing.findings.map((one) => kept.get(String(one.finding_id)) ?? card(one)),

@@ -1,17 +1,20 @@
 """Payouts that wait for a person: let them go, send them again, or say what became of them.
 
-A decision is about the payouts that its finding holds at that moment, or those of them that it
-names: their rows are locked in the order of their ids, as whoever sends locks them, and an answer
-of the wallet that comes first takes its payout out of the decision.  The finding is closed when it
-holds none any more.  To give up a larger amount takes two people: the first one's decision is only
-recorded, and carried out when another one takes the same for the same payouts; any other decision
-about the finding takes it back.
+A decision is about the payouts that its finding holds, or those of them that it names: their rows
+are locked in the order of their ids, as whoever sends locks them.  A finding grows and shrinks
+while people think, so whoever names none says how many there were to be seen: if it holds another
+number by then, the decision is refused.  The finding is closed when it holds none any more.
+
+To give up a larger amount takes two people: the first one's decision is only recorded, and carried
+out when another one takes the same for the same payouts; any other decision about the finding takes
+it back.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
+from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -36,7 +39,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from include.warehouse.database import array_literal
 from include.warehouse.decisions.answers import Answer, Change, Decide, DecisionRefused
-from include.warehouse.findings import close_finding
+from include.warehouse.findings import TOLD_COUNT, close_finding
 from include.warehouse.tables import attempt, attempt_item, decision, finding
 from include.warehouse.tables import transaction as payout
 
@@ -75,6 +78,35 @@ def close_if_nothing_is_held(connection: Connection, asked: Row[Any]) -> None:
         close_finding(connection, asked.finding_id, "system")
 
 
+@dataclass(frozen=True)
+class Held:
+    """How many payouts a finding holds, and what they come to in units of each currency."""
+
+    count: int
+    amounts: dict[str, str]
+
+
+def held_by(connection: Connection, finding_ids: Collection[int]) -> dict[int, Held]:
+    """What each of these findings holds now: what is to be shown to whoever decides about it."""
+    held = {finding_id: Held(0, {}) for finding_id in finding_ids}
+    for row in connection.execute(
+        select(
+            payout.c.hold_finding_id,
+            payout.c.currency,
+            func.count().label("payouts"),
+            func.sum(payout.c.amount).label("amount"),
+        )
+        .where(payout.c.hold_finding_id.in_(finding_ids), payout.c.hold_reason.is_not(None))
+        .group_by(payout.c.hold_finding_id, payout.c.currency)
+        .order_by(payout.c.hold_finding_id, payout.c.currency)
+    ):
+        before = held[row.hold_finding_id]
+        held[row.hold_finding_id] = Held(
+            before.count + row.payouts, {**before.amounts, row.currency: _in_units(row.amount)}
+        )
+    return held
+
+
 # --- the decisions ------------------------------------------------------------------------------
 
 
@@ -88,7 +120,7 @@ def _release(connection: Connection, asked: Row[Any], answer: Answer) -> Change:
 
     The evidence of a refusal goes from the payout, and stays with the attempt that it came from.
     """
-    before = _choose(connection, asked, answer)
+    before = _choose_seen(connection, asked, answer)
     if "unsignable" in before["hold_reasons"]:
         raise DecisionRefused(
             f"{before['hold_reasons']['unsignable']} of these payouts cannot be signed safely, and "
@@ -107,7 +139,7 @@ def _confirm(connection: Connection, asked: Row[Any], answer: Answer) -> Change:
             "To book payouts as processed takes the partner's confirmation.",
             "Give its number, mail or file in `reference`.",
         )
-    before = _choose(connection, asked, answer)
+    before = _choose_seen(connection, asked, answer)
     _refuse_never_sent(connection)
     evidence = func.jsonb_build_object(
         *("decision_id", answer.decision_id, "reference", answer.reference),
@@ -118,7 +150,7 @@ def _confirm(connection: Connection, asked: Row[Any], answer: Answer) -> Change:
 
 def _give_up(connection: Connection, asked: Row[Any], answer: Answer) -> Change:
     """Not to be paid; with the refusal, if it was refused for its own sake."""
-    before = _choose(connection, asked, answer)
+    before = _choose_seen(connection, asked, answer)
     _refuse_under_way(connection)
     first_decision_id = None
     if _takes_two(connection, asked, answer, before):
@@ -154,6 +186,14 @@ def _holds_any(connection: Connection, finding_id: int) -> bool:
     return bool(connection.scalar(select(exists().where(_is_held_by(finding_id)))))
 
 
+def _choose_seen(connection: Connection, asked: Row[Any], answer: Answer) -> dict[str, Any]:
+    """The same for a decision that changes something: only about what the person has seen."""
+    before = _choose(connection, asked, answer)
+    if "transaction_ids" not in answer.parameters:
+        _refuse_unseen(asked.finding_id, answer.parameters.get("payouts"), before)
+    return before
+
+
 def _choose(connection: Connection, asked: Row[Any], answer: Answer) -> dict[str, Any]:
     """Lock what the decision is about, from now on in the table `chosen`; gives how it stands."""
     named = answer.parameters.get("transaction_ids")
@@ -186,7 +226,8 @@ def _refuse_strangers(connection: Connection, finding_id: int, named: Collection
             f"Finding {finding_id} does not hold {_listed(strangers)}."
             if strangers
             else "No payout was named.",
-            "Give in `transaction_ids` payouts that it holds, or leave it empty for all of them.",
+            "Give in `transaction_ids` payouts that it holds, or leave it empty for all of them "
+            "and give their number in `payouts`.",
         )
 
 
@@ -226,6 +267,10 @@ def _in_units(amount: Decimal | int) -> str:
     return str(Decimal(amount).scaleb(-_AMOUNT_DIGITS))
 
 
+def _sums(amounts: dict[str, str]) -> str:
+    return ", ".join(f"{amount} {currency}" for currency, amount in amounts.items())
+
+
 def _identity(connection: Connection) -> dict[str, Any]:
     """Which payouts they are: the first of them by id, and a digest of all in that order."""
     return {
@@ -261,38 +306,40 @@ def _move(
 
 def _tell_what_is_left(connection: Connection, asked: Row[Any]) -> None:
     """Have the finding say what it still holds, behind what it has told so far."""
-    held = _is_held_by(asked.finding_id)
-    rows = connection.execute(
-        select(
-            payout.c.currency,
-            func.count().label("payouts"),
-            func.sum(payout.c.amount).label("amount"),
-        )
-        .where(held)
-        .group_by(payout.c.currency)
-        .order_by(payout.c.currency)
-    ).all()
-    count = sum(row.payouts for row in rows)
-    amounts = {row.currency: _in_units(row.amount) for row in rows}
+    held = held_by(connection, [asked.finding_id])[asked.finding_id]
     examples = connection.scalars(
         select(payout.c.transaction_id)
-        .where(held)
+        .where(_is_held_by(asked.finding_id))
         .order_by(payout.c.transaction_id)
         .limit(_EXAMPLES)
     ).all()
-    left = {"count": count, "amounts": amounts, "examples": list(examples)}
+    left = {**asdict(held), "examples": list(examples)}
     told = asked.summary.partition(_LEFT)[0]
-    sums = ", ".join(f"{amount} {currency}" for currency, amount in amounts.items())
     connection.execute(
         update(finding)
         .where(finding.c.finding_id == asked.finding_id)
         .values(
-            summary=f"{told}{_LEFT}{count} payouts, {sums}.", detail={**asked.detail, "left": left}
+            summary=f"{told}{_LEFT}{held.count} payouts, {_sums(held.amounts)}.",
+            detail={**asked.detail, "left": left, TOLD_COUNT: held.count},
         )
     )
 
 
 # --- what is refused ----------------------------------------------------------------------------
+
+
+def _refuse_unseen(finding_id: int, seen: int | None, before: dict[str, Any]) -> None:
+    """All that the finding holds is only decided about by whoever has seen how much that is."""
+    if seen == before["count"]:
+        return
+    holds = f"finding {finding_id} holds {before['count']} now ({_sums(before['amounts'])})"
+    raise DecisionRefused(
+        f"The decision is about {seen} payouts, but {holds}."
+        if seen is not None
+        else f"The decision does not say about how many payouts it is: {holds}.",
+        "Look at them again, then say in `payouts` how many the finding shows, or name in "
+        "`transaction_ids` those that you mean.",
+    )
 
 
 def _refuse_never_sent(connection: Connection) -> None:
@@ -399,3 +446,5 @@ DECISIONS: dict[tuple[str, str], Decide] = {
     ("refusals_held", "send_again"): _release,
     ("refusals_held", "lost"): _give_up,
 }
+
+KINDS_ABOUT_PAYOUTS = frozenset(kind for kind, _ in DECISIONS)

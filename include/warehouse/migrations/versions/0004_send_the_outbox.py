@@ -19,6 +19,7 @@ LANGUAGE sql STABLE AS $$
     SELECT entered.disposition <> 'open' OR EXISTS (
         SELECT FROM wallet.attempt_item
         WHERE attempt_item.transaction_id = entered.transaction_id
+            AND (outcome IS NULL OR outcome NOT IN ('not_executed', 'rejected'))
     )
 $$
 """
@@ -576,6 +577,12 @@ def upgrade() -> None:
         schema="wallet",
         postgresql_where=sa.text("disposition = 'open' AND hold_reason IS NULL"),
     )
+    op.create_check_constraint(
+        op.f("transaction_currency_bounded_check"),
+        "transaction",
+        "char_length(currency) <= 20",
+        schema="wallet",
+    )
     op.create_index(
         op.f("transaction_business_date_index"),
         "transaction",
@@ -635,6 +642,9 @@ def downgrade() -> None:
         schema="wallet",
     )
     op.drop_index("transaction_business_date_index", table_name="transaction", schema="wallet")
+    op.drop_constraint(
+        op.f("transaction_currency_bounded_check"), "transaction", schema="wallet", type_="check"
+    )
     op.drop_index(
         "transaction_due_index",
         table_name="transaction",
