@@ -173,15 +173,21 @@ def test_the_makefile_passes_on_what_it_names_with_the_defaults_it_tells() -> No
     makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
     recipe = makefile.partition("\nbench:")[2].partition("\n\n")[0]
     passed = dict(re.findall(r"\$\(if \$\((\w+)\),(--\w+) \$\(\1\)\)", recipe))
-    assert passed == {"ENTRIES": "--entries", "ROUNDS": "--rounds", "SCALE": "--scale"}
+    assert passed == {
+        "ENTRIES": "--entries",
+        "ROUNDS": "--rounds",
+        "SCALE": "--scale",
+        "PAYOUTS": "--payouts",
+    }
     for option in passed.values():
         assert getattr(make_parser().parse_args([option, "5"]), option[2:]) == 5
     told = dict(re.findall(r"(\w+)=(\d+)", recipe.splitlines()[0]))
-    assert told == {"ENTRIES": str(make_parser().get_default("entries")), "SCALE": "10000000"}
+    entries = str(make_parser().get_default("entries"))
+    assert told == {"ENTRIES": entries, "SCALE": "10000000", "PAYOUTS": "1000000"}
 
 
 def test_the_readme_names_no_other_way_to_measure() -> None:
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
     assert "`make bench" in readme
     named = set(re.findall(r"`make bench ([A-Z]+)=", readme))
-    assert named <= {"ENTRIES", "ROUNDS", "SCALE"}
+    assert named <= {"ENTRIES", "ROUNDS", "SCALE", "PAYOUTS"}

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
 from itertools import chain, islice, repeat
@@ -214,6 +214,10 @@ class _Wire:
         return wallet.post_settlement(
             self._client(), attempt.body, self._signing, ends_at=attempt.ends_at
         )
+
+    def without_key(self, answer: Answer) -> Answer:
+        """An answer of no use as it may be stored: a page for debugging may repeat the request."""
+        return replace(answer, body=answer.body.replace(self._partner.api_key.encode(), b"..."))
 
     def close(self) -> None:
         """Close the clients of all threads."""
@@ -477,7 +481,10 @@ class _Run:
         except Exception as error:  # noqa: BLE001
             # Whatever it is: unless it says that nothing was sent, the payouts are in doubt.
             return judge_error(list(attempt.items), error), None, _retry_after(error)
-        return judge_answer(attempt.items, answer, self._codes), answer, answer.retry_after
+        judgement = judge_answer(attempt.items, answer, self._codes)
+        if judgement.result is not Result.ANSWERED:
+            answer = self._wire.without_key(answer)
+        return judgement, answer, answer.retry_after
 
     def _close(self, attempt: Attempt, judgement: Judgement, answer: Answer | None) -> Closed:
         """Store the answer, trying again while the warehouse is away: it will not come again."""

@@ -172,7 +172,8 @@ class Client:
             received, is_complete = self._received(response)
         finally:
             response.close()
-        received = self._without_secrets(received, is_complete=is_complete)
+        if not response.is_success:
+            received = self._without_secrets(received, is_complete=is_complete)
         return Answer(
             status=response.status_code,
             body=received,

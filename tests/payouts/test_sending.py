@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 from collections import Counter
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
@@ -27,7 +27,9 @@ from include.payouts.sending import (
     Sent,
     plan,
 )
+from include.providers import wallet
 from include.providers.errors import Fatal
+from include.providers.http import Answer
 from include.sandbox.addresses import WALLET_KEY, WALLET_SECRET
 from include.sandbox.client import Sandbox
 from tests.payouts.entering import DAY, rows, stored
@@ -737,6 +739,31 @@ def test_a_payout_that_somebody_has_locked_is_not_waited_for(resend: Resend) -> 
         assert resend.states() == all_are("processed", names(5)) | {"t001": "open"}
     resend.send()
     assert resend.states() == all_are("processed", names(5))
+
+
+def test_a_page_that_repeats_our_key_is_stored_without_it(
+    resend: Resend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = f"<pre>x-api-key: {WALLET_KEY}</pre>".encode()
+
+    def debugging(client: Any, body: bytes, signing: Any, *, ends_at: float) -> Answer:
+        now = datetime.now(UTC)
+        return Answer(
+            status=200,
+            body=page,
+            content_type="text/html",
+            url_path="/",
+            requested_at=now,
+            received_at=now,
+        )
+
+    resend.enter("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(wallet, "post_settlement", debugging)
+        with pytest.raises(PartnerUnavailable):
+            resend.send()
+    told = rows(resend.warehouse, "SELECT answer FROM wallet.attempt")
+    assert {bytes(row.answer) for row in told} == {page.replace(WALLET_KEY.encode(), b"...")}
 
 
 def test_a_change_after_requests_that_were_refused_whole_still_holds(resend: Resend) -> None:
