@@ -11,7 +11,7 @@ from include.sandbox.client import Sandbox
 from tests.payouts.machine import play
 from tests.warehouses import Warehouse
 
-EXAMPLES = 12
+EXAMPLES = 6
 
 
 @pytest.fixture(autouse=True)
