@@ -38,6 +38,7 @@ import msgspec
 from include.model import Leg, Outcome, Record, RecordContext, SettledAtBasis, Settlement, Status
 from include.providers.errors import Fatal, RecordRejected
 from include.providers.http import KEPT, Client
+from include.providers.moments import AwareTime, in_utc, readable_time
 from include.settings import Settings
 
 PROVIDER = "odds88"
@@ -104,7 +105,6 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=_NAME_CHARACTERS_LIM
 Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Version = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
-AwareTime = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class _Documented(
@@ -463,7 +463,7 @@ def _read_documented_message(body: bytes) -> Message:
     digest = sha256(text).digest()
     # The same text standing elsewhere too would be the same evidence.
     record = Record(bet.bet_id, body.index(text), len(text))
-    return Message(body, PageEntry(record, bet.bet_id, _in_utc(bet.settlement_time), digest))
+    return Message(body, PageEntry(record, bet.bet_id, in_utc(bet.settlement_time), digest))
 
 
 def _read_deviating_message(body: bytes) -> Message:
@@ -492,7 +492,7 @@ def _deviating_entry(body: bytes, value: object) -> PageEntry:
     return PageEntry(
         Record(bet_id or f"sha256:{digest.hexdigest()}", body.index(text), len(text)),
         bet_id,
-        _readable_time(fields.get("settlementTime")),
+        readable_time(fields.get("settlementTime")),
         digest.digest(),
     )
 
@@ -781,10 +781,10 @@ def _id(number: int | None) -> str | None:
 
 
 def _told_at(moment: datetime, name: str) -> datetime:
-    in_utc = _in_utc(moment)
-    if in_utc is None:
+    told = in_utc(moment)
+    if told is None:
         raise RecordRejected("time_unreadable", f"`{name}` is outside of the calendar")
-    return in_utc
+    return told
 
 
 def _check_texts(bet: Bet) -> None:
@@ -819,25 +819,6 @@ def _told(error: Exception) -> str:
     if isinstance(error, ArithmeticError):
         return "a number in it is too large"
     return _shown(str(error)).strip("'\"")
-
-
-def _readable_time(value: object) -> datetime | None:
-    if not isinstance(value, str):
-        return None
-    try:
-        return _in_utc(msgspec.convert(value, AwareTime))
-    except (msgspec.ValidationError, ValueError):
-        return None
-
-
-def _in_utc(moment: datetime) -> datetime | None:
-    """The same moment in UTC; None if that is before year 1 or after year 9999."""
-    if moment.tzinfo is UTC:
-        return moment
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError:
-        return None
 
 
 def _is_usable_id(value: object) -> bool:

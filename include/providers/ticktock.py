@@ -33,6 +33,7 @@ import msgspec
 from include.model import Outcome, Record, RecordContext, SettledAtBasis, Settlement, Status
 from include.providers.errors import Fatal, PageUndecodable, RecordRejected
 from include.providers.http import KEPT, Answer, Client
+from include.providers.moments import AwareTime, in_utc, readable_time
 from include.settings import Settings
 
 PROVIDER = "ticktock"
@@ -64,7 +65,6 @@ _OUTCOMES = {outcome for _, outcome in _DECISIONS}
 
 Number = Annotated[int, msgspec.Meta(ge=0, le=_ID_NUMBER_LIMIT)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=_ID_CHARACTERS_LIMIT)]
-AwareTime = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -231,7 +231,7 @@ def normalize(record: bytes, context: RecordContext) -> Settlement:
         entry = _entry_by_fields(record)
     if b"\\" in record:
         _check_texts(entry)
-    settled_at = _in_utc(entry.created_at)
+    settled_at = in_utc(entry.created_at)
     if settled_at is None:
         raise RecordRejected("time_unreadable", "`created_at` is outside of the calendar")
     status, outcome = _decision(entry.new_status, entry.outcome)
@@ -315,7 +315,7 @@ def _documented_entry(entry: Entry, start: int, content: bytes) -> PageEntry:
     return PageEntry(
         Record(entry_id, start, len(content)),
         entry_id,
-        moment if moment.tzinfo is UTC else _in_utc(moment),
+        moment if moment.tzinfo is UTC else in_utc(moment),
         entry.match_id,
         sha256(content).digest(),
     )
@@ -359,7 +359,7 @@ def _deviating_entry(value: object, start: int, content: bytes) -> PageEntry:
     return PageEntry(
         Record(entry_id or f"sha256:{digest.hexdigest()}", start, len(content)),
         entry_id,
-        _readable_time(fields.get("created_at")),
+        readable_time(fields.get("created_at")),
         match_id if isinstance(match_id, str) and _is_storable(match_id) else None,
         digest.digest(),
     )
@@ -548,25 +548,6 @@ def _decision(new_status: str, word: str | None) -> tuple[Status, Outcome | None
         "status_outcome_mismatch",
         f"`new_status` {_shown(new_status)} does not go with `outcome` {_shown(word)}",
     )
-
-
-def _readable_time(value: object) -> datetime | None:
-    if not isinstance(value, str):
-        return None
-    try:
-        return _in_utc(msgspec.convert(value, AwareTime))
-    except (msgspec.ValidationError, ValueError):
-        return None
-
-
-def _in_utc(moment: datetime) -> datetime | None:
-    """The same moment in UTC; None if that is before year 1 or after year 9999."""
-    if moment.tzinfo is UTC:
-        return moment
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError:
-        return None
 
 
 def _is_usable_id(value: object) -> bool:
