@@ -20,16 +20,16 @@ env: .venv/installed ## print the export lines with which a shell works on that 
 	@exec $(venv) -m include.local env
 
 test: .venv/installed ## everything a change must pass, but for `make check`
-	@exec $(venv) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	@exec $(venv) -m pytest --numprocesses 3 --dist loadfile
 
 check: .venv/installed ## format, lint, types
 	$(venv) -m ruff format --check .
 	$(venv) -m ruff check .
 	$(venv) -m mypy
 
-bench: .venv/installed .venv-bench/installed ## measure beside other ways, ENTRIES=1000000; SCALE=10000000; PAYOUTS=1000000
+bench: .venv/installed .venv-bench/installed ## measure beside other ways, ENTRIES=1000000; NESTED=200000; SCALE=10000000; PAYOUTS=1000000
 	@exec $(venv) -m tests.bench $(if $(ENTRIES),--entries $(ENTRIES)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
-		$(if $(SCALE),--scale $(SCALE)) $(if $(PAYOUTS),--payouts $(PAYOUTS))
+		$(if $(NESTED),--nested $(NESTED)) $(if $(SCALE),--scale $(SCALE)) $(if $(PAYOUTS),--payouts $(PAYOUTS))
 
 latency: .venv/installed ## measure from the provider to core, and an empty run beside empty tasks; TICKS=2
 	@exec $(venv) -m tests.latency $(if $(TICKS),--ticks $(TICKS))

@@ -11,6 +11,7 @@ from include.orchestration.tasks import (
     check_raw,
     check_settlements,
     land,
+    land_time_limit,
     normalize,
     publish,
 )
@@ -27,7 +28,7 @@ for source in SOURCES.values():
         doc_md=document_catch_up(source),
     ):
         (
-            land(source.name)
+            land.override(execution_timeout=land_time_limit(source))(source.name)
             >> check_raw(source.name)
             >> normalize(source.name)
             >> check_settlements(source.name)

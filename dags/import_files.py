@@ -1,4 +1,4 @@
-"""Import files by hand: payouts into the outbox."""
+"""Import files by hand: payouts into the outbox, messages of a stream into its gaps."""
 
 from __future__ import annotations
 

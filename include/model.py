@@ -60,15 +60,43 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 class Leg(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """One selection of a multi-leg bet, as part of one version of its settlement."""
+    """One selection of a bet, as part of one version of its settlement; or a part of a selection.
+
+    `part_number` is 0 for the selection itself and counts on from 1 for what it is built of.
+    Prices are decimal odds; `type` and whatever is a name are the provider's own words.
+    """
 
     leg_number: int
+    part_number: int = 0
+    type: str | None = None
     event_id: str | None = None
     market_id: str | None = None
     selection_id: str | None = None
     outcome: Outcome | None = None
     price: Decimal | None = None
     settled_at: datetime | None = None
+    settlement_version: int | None = None
+    selection_version: int | None = None
+    competition_id: str | None = None
+    country_id: str | None = None
+    sport_id: str | None = None
+    event_name: str | None = None
+    event_starts_at: datetime | None = None
+    is_live: bool | None = None
+    market_type_id: str | None = None
+    market_name: str | None = None
+    market_properties: dict[str, str] | None = None
+    parameters: dict[str, str] | None = None
+    win_price: Decimal | None = None
+    place_price: Decimal | None = None
+    dead_heat_factor: Decimal | None = None
+    place_dead_heat_factor: Decimal | None = None
+    manual_price: Decimal | None = None
+    alternative_price: Decimal | None = None
+    limits_rating_id: str | None = None
+    limits_factor: Decimal | None = None
+    has_line_deviation: bool | None = None
+    is_outright: bool | None = None
 
 
 class Settlement(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -78,6 +106,7 @@ class Settlement(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     about the subject; it says which version is current, however late each one arrived.
     Money is exact: `Decimal`, in major units of `currency`; None where the provider tells none.
     `payout` is everything returned to the player, `refund` and `enhancement` are parts of it.
+    The rates are the provider's own; what they convert, and in which direction, it may not say.
     `previous_status` is what the provider claims the status was before; None if it claims nothing.
     """
 
@@ -98,6 +127,9 @@ class Settlement(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     payout: Decimal | None = None
     refund: Decimal | None = None
     enhancement: Decimal | None = None
+    payout_multiplier: Decimal | None = None
+    placement_rate: Decimal | None = None
+    settlement_rate: Decimal | None = None
     settled_by: str | None = None
     reason: str | None = None
     legs: tuple[Leg, ...] = ()

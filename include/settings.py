@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
     """The tunables.  Durations are seconds, sizes bytes, unless the name says otherwise."""
 
-    model_config = SettingsConfigDict(env_prefix="SETTLEMENTS_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="SETTLEMENTS_", env_parse_none_str="none", frozen=True, extra="ignore"
+    )
 
     call_deadline_seconds: float = Field(
         30.0,
@@ -176,11 +178,115 @@ class Settings(BaseSettings):
         ge=0,
         description="`settlementVersion` of a leg that odds88 settles for the first time; a higher one is a resettlement.",
     )
+    odds88_window_warning_hours: float = Field(
+        48.0,
+        gt=0,
+        lt=71,
+        description="Hours since odds88's stream was last read to its end after which a finding warns that settlements will be lost: it tells again no more than 3 days.",
+    )
+    odds88_rate_base_currency: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9]{2,12}$",
+        description="Reporting currency of odds88's amounts: the one that its exchange rates lead to or from. Taken over by the next migration; unset: no amount is given in a reporting currency.",
+    )
+    odds88_rate_direction: Literal["units_per_base", "base_per_unit"] | None = Field(
+        None,
+        description="What odds88's exchange rates are: units of the bet's currency for one of the reporting currency (units_per_base), or the other way round; goes with SETTLEMENTS_ODDS88_RATE_BASE_CURRENCY.",
+    )
     odds88_token_header: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9-]+: *[ -~]*\{token\}[ -~]*$",
         description="Header that carries the token to odds88's stream; unset: Authorization: Bearer {token}",
     )
+
+    odds88_session_messages: int = Field(
+        200_000,
+        ge=1,
+        description="Most messages one session of odds88's stream reads; a history longer than that goes on in the next.",
+    )
+    odds88_audit_hour: int | None = Field(
+        3,
+        ge=0,
+        le=23,
+        description="Hour (UTC) from which, once a day, a session of odds88's stream begins as far back as it tells; none: never.",
+    )
+
+    stream_overlap_seconds: float = Field(
+        900.0,
+        ge=60,
+        description="How far before its position a stream is read again: how late a message may be.",
+    )
+    stream_quiet_seconds: float = Field(
+        2.0,
+        gt=0,
+        description="How long no history may have come, pings or newer messages though, before a stream counts as read to its end.",
+    )
+    stream_silence_seconds: float = Field(
+        30.0,
+        gt=0,
+        description="A stream from which nothing at all comes for this long, not even a ping, is given up until the next run.",
+    )
+    stream_lease_seconds: float = Field(
+        60.0,
+        gt=0,
+        description="How long a run that has died keeps others from connecting to its stream.",
+    )
+    stream_message_limit_bytes: int = Field(
+        4 * 2**20,
+        ge=1024,
+        description="Largest message read from a stream; a larger one ends the connection unread.",
+    )
+
+    prediction_deadline_seconds: float = Field(
+        120.0,
+        gt=0,
+        le=600,
+        description="Longest that one call to settle a market, or to retry, may take in all.",
+    )
+    prediction_body_limit_bytes: int = Field(
+        64 * 2**20,
+        ge=1024,
+        description="Largest answer of the prediction engine that is read; an unpaged list holds a whole market.",
+    )
+    prediction_listing_pages_limit: int = Field(
+        10_000,
+        ge=1,
+        description="Most pages of one list of settlements, if the prediction engine gives them in pages.",
+    )
+    prediction_operator_id: str | None = Field(
+        None,
+        min_length=1,
+        max_length=128,
+        description="The operatorId that the prediction engine's settlements must carry; unset: every market is held back.",
+    )
+
+    tote_authorization: Literal["Api-Key", "Bearer"] = Field(
+        "Api-Key",
+        description="Whether tote's password is an API key or an access token: the word before it in the header Authorization.",
+    )
+    tote_query_path: str = Field(
+        "/gateway/graphql",
+        pattern=r"^(/[A-Za-z0-9._~-]+)*$",
+        description="Where below its base address tote answers questions about bets.",
+    )
+    tote_socket_path: str = Field(
+        "/connections/graphql",
+        pattern=r"^(/[A-Za-z0-9._~-]+)*$",
+        description="Where below its base address tote's socket is.",
+    )
+    tote_total_checked: bool = Field(
+        True,
+        description="Bets of tote are held back if `totalAmount` is not the sum of `returnAmount`, `refundAmount` and `enhancementAmount`.",
+    )
+
+    @model_validator(mode="after")
+    def _rates_are_told_whole(self) -> Self:
+        if (self.odds88_rate_base_currency is None) != (self.odds88_rate_direction is None):
+            raise ValueError(
+                "SETTLEMENTS_ODDS88_RATE_BASE_CURRENCY and SETTLEMENTS_ODDS88_RATE_DIRECTION go "
+                "together: set both, or neither"
+            )
+        return self
 
     @classmethod
     def variables(cls) -> list[tuple[str, str, Any]]:

@@ -99,7 +99,8 @@ def kill(kills: int, seed: int, console: Console) -> list[str]:
                     for source in SOURCES.values():
                         sandbox.reset()
                         with fresh_warehouse(server) as warehouse:
-                            _kill_in_one_warehouse(Play(source, sandbox, warehouse), draw, tally)
+                            play = Play(source, sandbox, warehouse, keeps_budgets=True)
+                            _kill_in_one_warehouse(play, draw, tally)
                     sandbox.reset()
                     with fresh_warehouse(server) as warehouse:
                         _disturb_in_one_warehouse(Disturbed(warehouse, sandbox, draw), draw, tally)

@@ -16,9 +16,13 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
+from include.catchup.position import Position, place_of
 from include.catchup.sources import Source
+from include.catchup.stream import Stream
 from include.model import RecordContext, Settlement, Status
 from include.providers.errors import PageUndecodable
+from include.providers.odds88 import BrokenMessage, PageEntry
+from include.settings import Settings
 from include.warehouse.tables import CANONICAL_COLUMNS, LEG_COLUMNS, SETTLEMENT_COLUMNS
 
 _MADE_COLUMNS = [name for name in SETTLEMENT_COLUMNS if name != "source"]
@@ -57,6 +61,7 @@ def violations(
     source: Source,
     provider_keys: Iterable[str] | None = None,
     secrets: Iterable[str] = (),
+    settings: Settings | None = None,
 ) -> list[str]:
     """Everything that is wrong with `source`.
 
@@ -71,7 +76,7 @@ def violations(
         *_batches_add_up(connection, source),
         *_gates_are_obeyed(connection, source),
         *_every_record_has_one_fate(connection, source),
-        *_core_is_what_raw_says(connection, raw, source),
+        *_core_is_what_raw_says(connection, raw, source, settings or Settings()),
         *_totals_are_what_core_says(connection, source),
         *secrets_are_nowhere(connection, secrets),
     ]
@@ -86,26 +91,37 @@ class Watch:
 
     source: Source
     secrets: tuple[str, ...] = ()
+    settings: Settings = field(default_factory=Settings)
     _position: tuple[int, int] = (0, -1)
     _batches: dict[int, str] = field(default_factory=dict)
     _versions: dict[int, tuple[Any, ...]] = field(default_factory=dict)
     _records: set[int] = field(default_factory=set)
 
     def look(
-        self, connection: Connection, shown: Sequence[str], *, is_left_alone: bool = False
+        self,
+        connection: Connection,
+        shown: Sequence[str],
+        attempts: Sequence[Mapping[str, Any]] = (),
+        *,
+        is_left_alone: bool = False,
     ) -> list[str]:
         """Everything that is wrong now, or in comparison with what was seen before.
 
         `shown` are the keys of all records that the provider shows, oldest first, none of which
-        became visible late.  If `is_left_alone`, a run that nobody disturbed has just ended well:
-        then nothing may be missing or unfinished.
+        became visible late; of a stream, the texts of its messages, and `attempts` those to connect
+        to it that the provider saw.  If `is_left_alone`, a run that nobody disturbed has just ended
+        well: then nothing may be missing or unfinished.
         """
-        found = violations(connection, self.source, None, self.secrets)
+        found = violations(connection, self.source, None, self.secrets, self.settings)
+        if isinstance(self.source.acquire, Stream):
+            found += _connections_are_allowed(connection, self.source, attempts)
         found += self._cursor_has_not_moved_back(connection, shown)
         found += self._nothing_is_unsaid(connection)
         if is_left_alone:
             found += _nothing_is_unfinished(connection, self.source)
-            if self._position[1] < len(shown) - 1:
+            if isinstance(self.source.acquire, Stream):
+                found += _everything_told_is_there(connection, self.source.acquire, shown)
+            elif self._position[1] < len(shown) - 1:
                 found.append(f"the cursor stops at place {self._position[1]} of {len(shown)}")
         return found
 
@@ -118,15 +134,26 @@ class Watch:
         ).first()
         revision, place = (0, -1)
         if cursor is not None:
-            since_id = cursor.position.get("since_id")
-            revision, place = cursor.revision, shown.index(since_id) if since_id else -1
-        yield from _nothing_is_passed(connection, self.source, shown, place)
+            revision, place = cursor.revision, self._place(cursor.position, shown)
+        if not isinstance(self.source.acquire, Stream):
+            yield from _nothing_is_passed(connection, self.source, shown, place)
+        elif cursor is not None:
+            yield from _nothing_told_is_passed(
+                connection, self.source.acquire, shown, Position.from_json(cursor.position)
+            )
         if place < self._position[1] or revision < self._position[0]:
             yield (
                 f"the cursor moved back from (revision, place) {self._position} to "
                 f"{(revision, place)}"
             )
         self._position = (revision, place)
+
+    def _place(self, position: dict[str, Any], shown: Sequence[str]) -> int:
+        """A number that grows with the position: the place of its entry, or a time in seconds."""
+        if isinstance(self.source.acquire, Stream):
+            return int(place_of(position) or -1)
+        since_id = position.get("since_id")
+        return shown.index(since_id) if since_id else -1
 
     def _nothing_is_unsaid(self, connection: Connection) -> Iterator[str]:
         this = {"source": self.source.name}
@@ -158,6 +185,76 @@ class Watch:
             if state in ("published", "discarded") and states.get(batch_id) != state:
                 yield f"batch {batch_id} was {state} and is {states.get(batch_id)}"
         self._versions, self._records, self._batches = versions, records, states
+
+
+def _everything_told_is_there(
+    connection: Connection, stream: Stream, shown: Sequence[str]
+) -> Iterator[str]:
+    """Every message of the stream is in raw, as its text."""
+    missing = _missing(connection, _told(stream, shown))
+    if missing:
+        yield f"{len(missing)} of {len(shown)} messages are not in raw, such as {missing[0]}"
+
+
+def _nothing_told_is_passed(
+    connection: Connection, stream: Stream, shown: Sequence[str], position: Position
+) -> Iterator[str]:
+    """What was sent before the message that the position was taken from is in raw."""
+    if position.safe_point is None:
+        return
+    told = _told(stream, shown)
+    reached = (
+        number
+        for number, one in enumerate(told, start=1)
+        if isinstance(one, PageEntry)
+        and one.settlement_time is not None
+        and one.settlement_time >= position.safe_point
+    )
+    if missing := _missing(connection, told[: next(reached, len(told))]):
+        yield (
+            f"the position has passed {len(missing)} messages that are not in raw, such as "
+            f"{missing[0]}"
+        )
+
+
+def _told(stream: Stream, shown: Sequence[str]) -> list[PageEntry | BrokenMessage]:
+    """The messages of a stream, taken apart; pings are none."""
+    told = [stream.read_message(message.encode()).content for message in shown]
+    return [one for one in told if isinstance(one, PageEntry | BrokenMessage)]
+
+
+def _missing(connection: Connection, told: Iterable[PageEntry | BrokenMessage]) -> list[str]:
+    landed = set(connection.scalars(text("SELECT encode(content_sha256, 'hex') FROM raw.record")))
+    return [one.record.record_key for one in told if one.content_sha256.hex() not in landed]
+
+
+# What the provider calls a connection, by our word for its budget; one that asks for what is too
+# old is in none.
+_KINDS = {"proper": "proper", "without": "without_revision"}
+
+
+def _connections_are_allowed(
+    connection: Connection, source: Source, attempts: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    """Each was written down before it was begun, none is one too many, and no two are at a time."""
+    stream = source.acquire
+    assert isinstance(stream, Stream)
+    rows = connection.execute(
+        text("SELECT * FROM ops.connect_attempt WHERE source = :source ORDER BY attempted_at"),
+        {"source": source.name},
+    ).all()
+    begun = Counter((_KINDS.get(each["kind"]), each["revision"]) for each in attempts)
+    written = Counter((row.kind, str(row.revision)) for row in rows)
+    if unwritten := begun - written:
+        yield f"{unwritten.total()} connections are not written down, such as {min(unwritten)}"
+    for budget in (stream.proper, stream.without_revision):
+        attempted_at = [row.attempted_at for row in rows if row.kind == budget.kind]
+        for first, last in zip(attempted_at, attempted_at[budget.attempts :], strict=False):
+            if last - first <= budget.window:
+                yield f"{budget.attempts} {budget.kind} connections were not enough until {last}"
+    for each in attempts:
+        if each["violation"]:
+            yield f"connection {each['number']} has broken the rule {each['violation']}"
 
 
 def _nothing_is_passed(
@@ -232,7 +329,7 @@ def _raw_is_what_arrived(raw: Raw, source: Source) -> Iterator[str]:
         if record.batch_id != raw.pages[record.page_id].batch_id:
             yield f"record {record.record_id} is in another batch than its page"
         identity = (record.record_key, record.content_sha256)
-        if source.dedupe == "anywhere" and identity in seen:
+        if source.dedupe in ("anywhere", "texts") and identity in seen:
             yield f"record {record.record_key} is landed twice with the same text"
         seen.add(identity)
 
@@ -248,7 +345,7 @@ def _pages_are_landed_whole(connection: Connection, raw: Raw, source: Source) ->
         if page.undecodable_reason is not None:
             continue
         try:
-            entries = source.acquire.read_page(bytes(page.body)).entries
+            entries = _entries(source, page)
         except PageUndecodable as error:
             yield f"page {page.page_id} cannot be decoded ({error.reason}), and does not say so"
             continue
@@ -267,6 +364,18 @@ def _pages_are_landed_whole(connection: Connection, raw: Raw, source: Source) ->
             yield f"batch {batch.batch_id} counts {batch.pages_stored} pages, but has others"
     if stored:
         yield f"pages are stored for the batches {sorted(stored)}, which do not exist"
+
+
+def _entries(source: Source, page: Any) -> Sequence[Any]:
+    """The records in a page, taken apart anew; raises `PageUndecodable`."""
+    body = bytes(page.body)
+    if not isinstance(source.acquire, Stream):
+        return source.acquire.read_page(body).entries
+    if page.record_count == 1:
+        # It may hold line breaks.
+        return [source.acquire.read_message(body).content]
+    read = source.acquire.read_page(body)
+    return [*read.entries, *read.broken]
 
 
 def _undecodable_pages_wait(connection: Connection, raw: Raw, source: Source) -> Iterator[str]:
@@ -414,8 +523,11 @@ def _every_record_has_one_fate(connection: Connection, source: Source) -> Iterat
 # --- core ---------------------------------------------------------------------------------------
 
 
-def _core_is_what_raw_says(connection: Connection, raw: Raw, source: Source) -> Iterator[str]:
+def _core_is_what_raw_says(
+    connection: Connection, raw: Raw, source: Source, settings: Settings
+) -> Iterator[str]:
     """Normalizing every published record anew gives core, and its order gives what is current."""
+    normalize = source.normalizer(settings)
     this = {"source": source.name}
     stored = {
         row.record_id: row
@@ -430,7 +542,7 @@ def _core_is_what_raw_says(connection: Connection, raw: Raw, source: Source) -> 
         version = stored.get(record.record_id)
         if version is None or record.context is None:
             continue
-        made = source.normalize(record.payload, record.context)
+        made = normalize(record.payload, record.context)
         yield from _version_is_made(made, version, legs)
         if not version.is_rejected_by_decision:
             by_subject[made.source_key].append((made.provider_order, record.record_id, made))
@@ -460,7 +572,10 @@ def _legs(connection: Connection) -> dict[int, list[tuple[Any, ...]]]:
     legs: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
     columns = ", ".join(LEG_COLUMNS)
     for record_id, *leg in connection.execute(
-        text(f"SELECT record_id, {columns} FROM core.settlement_leg ORDER BY record_id, leg_number")
+        text(
+            f"SELECT record_id, {columns} FROM core.settlement_leg"
+            " ORDER BY record_id, leg_number, part_number"
+        )
     ):
         legs[record_id].append(tuple(leg))
     return legs

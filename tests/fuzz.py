@@ -235,7 +235,12 @@ def _wrong_with_message(name: str, reason: str) -> Iterator[str]:
 
 def _spoiled_page(draw: random.Random) -> bytes:
     body = draw.choice(_BODIES) if draw.random() < 0.15 else _page(draw)
-    for _ in range(draw.choice((0, 0, 0, 1, 1, 2, 3, 6))):
+    return spoiled(draw, body, draw.choice((0, 0, 0, 1, 1, 2, 3, 6)))
+
+
+def spoiled(draw: random.Random, body: bytes, times: int) -> bytes:
+    """The body after so many spoilings by bytes or by JSON tokens."""
+    for _ in range(times):
         body = draw.choice(_SPOILERS)(draw, body)
     return body
 

@@ -94,18 +94,18 @@ def measure_latency(running: Running, bring_about: Callable[[Running], None]) ->
 
     `bring_about` is called once the entry is there; it sees to it that a run fetches it.
     """
-    before = running.ask("SELECT count(*) FROM core.settlement")
+    before = running.versions()
     running.sandbox.advance("ticktock", 1)
     appeared_at = datetime.now(UTC)
     bring_about(running)
     deadline = time.monotonic() + _TICK_SECONDS + _RUN_SECONDS
-    while running.ask("SELECT count(*) FROM core.settlement") == before:
+    while running.versions() == before:
         assert time.monotonic() < deadline, "the entry does not come"
         time.sleep(_POLL_SECONDS)
     committed_at = datetime.now(UTC)
     run_id = running.ask(
         "SELECT run_id FROM core.settlement JOIN ops.batch USING (batch_id)"
-        " ORDER BY recorded_at DESC LIMIT 1"
+        " WHERE settlement.source = 'ticktock' ORDER BY recorded_at DESC LIMIT 1"
     )
     running.api.wait_for_run(CATCH_UP, run_id, _RUN_SECONDS)
     run, instances = _described(running, CATCH_UP, run_id)

@@ -7,49 +7,116 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from include.catchup.pipeline import land, normalize
 from include.catchup.sources import Source
+from include.catchup.stream import Feed, Stream
 from include.providers.http import Client
 from include.quality.gates import check_raw, check_settlements
-from include.sandbox.addresses import TICKTOCK_KEY
+from include.sandbox.addresses import ODDS88_PASSWORD, TICKTOCK_KEY
 from include.sandbox.client import Sandbox
 from include.settings import Settings
 from include.warehouse.publishing import publish
 from tests.checker import Watch
 from tests.killing import Moment, Task, Worker, run_and_kill
-from tests.sandboxes import provider_keys, ticktock_client
+from tests.sandboxes import odds88_feed, odds88_messages, provider_keys, ticktock_client
 from tests.warehouses import Warehouse
 
 # Small pages and commits, so that a short run has every kind of commit.
-SETTINGS = Settings(read_attempts=1, ticktock_page_limit=10, land_commit_records=15)
+SETTINGS = Settings(
+    read_attempts=1,
+    ticktock_page_limit=10,
+    land_commit_records=15,
+    stream_quiet_seconds=0.02,
+    odds88_audit_hour=None,
+    odds88_payout_unit="major",
+    odds88_payout_contains_partial_refund=True,
+)
+
+# Each step of the stream lies further behind the one before than a session reads again, and all of
+# them within what it tells again.
+_STREAM_BEGAN_SECONDS_AGO = 60 * 3600.0
+_STREAM_STEP_SECONDS = 20 * 60.0
 
 
 @dataclass(frozen=True)
 class Played:
-    """How the sandbox plays a source: its client, the keys of its records, oldest first, and the
-    secrets that its connection holds.
+    """How the sandbox plays a source: its client, what it shows, oldest first (the keys of a log's
+    records, the texts of a stream's messages), the secrets that its connection holds, the settings
+    it begins with, how it goes on by some records, how much later it is then, and which attempts to
+    connect it has seen.
     """
 
-    client: Callable[[Sandbox, Settings], Client]
+    client: Callable[[Sandbox, Settings], Client | Feed]
     keys: Callable[[Sandbox], list[str]]
     secrets: tuple[str, ...]
+    begun_with: Mapping[str, Any]
+    advance: Callable[[Sandbox, int], object]
+    step: timedelta = timedelta(0)
+    attempts: Callable[[Sandbox], Sequence[Mapping[str, Any]]] = lambda sandbox: ()
+
+
+def _advance_stream(sandbox: Sandbox, records: int) -> None:
+    passed = sandbox.configure("odds88")["clock_offset_seconds"] + _STREAM_STEP_SECONDS
+    sandbox.configure("odds88", clock_offset_seconds=passed)
+    sandbox.advance("odds88", records)
 
 
 PLAYED = {
-    "ticktock": Played(client=ticktock_client, keys=provider_keys, secrets=(TICKTOCK_KEY,)),
+    "ticktock": Played(
+        client=ticktock_client,
+        keys=provider_keys,
+        secrets=(TICKTOCK_KEY,),
+        begun_with={"visible_entries": 0, "requests_a_minute": 10**6},
+        advance=lambda sandbox, records: sandbox.advance("ticktock", records),
+    ),
+    "odds88": Played(
+        client=odds88_feed,
+        keys=odds88_messages,
+        secrets=(ODDS88_PASSWORD,),
+        begun_with={
+            "messages": 0,
+            "clock_offset_seconds": -_STREAM_BEGAN_SECONDS_AGO,
+            "recovered_by": "first_sent",
+            "seam_duplicates": 0,
+            "ping_seconds": 0.02,
+            "ping_every_messages": 10,
+            "log_ins_a_second": 10**6,
+        },
+        advance=_advance_stream,
+        step=timedelta(seconds=_STREAM_STEP_SECONDS),
+        attempts=lambda sandbox: sandbox.odds88_attempts(),
+    ),
 }
+
+
+AMPLE = {"attempts_a_window": 10**6, "second_connection": "replaces"}
+"""What a provider is told that lets everybody connect all the time."""
+
+
+def with_ample_budgets(source: Source) -> Source:
+    """The source, as if its provider let everybody connect all the time."""
+    if not isinstance(source.acquire, Stream):
+        return source
+    stream = source.acquire
+    proper = replace(stream.proper, attempts=10**6)
+    without_revision = replace(stream.without_revision, attempts=10**6)
+    return replace(
+        source, acquire=replace(stream, proper=proper, without_revision=without_revision)
+    )
 
 
 def tasks_of(source: Source, sandbox: Sandbox, settings: Settings, run_id: str) -> tuple[Task, ...]:
     """All tasks of the source's DAG, in order."""
 
     def land_all(engine: Engine) -> None:
-        with PLAYED[source.name].client(sandbox, settings) as client:
+        with closing(PLAYED[source.name].client(sandbox, settings)) as client:
             land(engine, source, client, settings, run_id)
 
     return (
@@ -71,7 +138,9 @@ def run_tasks(tasks: Sequence[Task], engine: Engine) -> None:
 class Play:
     """A source, its provider and a warehouse, under the eyes of the checker from the first look.
 
-    The checker keeps the source it was made with; `source` is what the tasks work with.
+    The checker keeps the source it was made with; `source` is what the tasks work with.  Unless
+    `keeps_budgets`, the provider lets everybody connect all the time, twice at a time as well; if
+    so, a run or two may connect between two steps of the provider.
     """
 
     source: Source
@@ -79,13 +148,18 @@ class Play:
     warehouse: Warehouse
     run_id: str = "test"
     settings: Settings = SETTINGS
+    keeps_budgets: bool = False
     watch: Watch = field(init=False)
 
     def __post_init__(self) -> None:
         password = self.warehouse.engine.url.password
         assert password is not None
-        self.watch = Watch(self.source, (*PLAYED[self.source.name].secrets, str(password)))
-        self.sandbox.configure(self.source.name, visible_entries=0, requests_a_minute=10**6)
+        played = PLAYED[self.source.name]
+        ample: Mapping[str, Any] = {}
+        if isinstance(self.source.acquire, Stream) and not self.keeps_budgets:
+            self.source, ample = with_ample_budgets(self.source), AMPLE
+        self.watch = Watch(self.source, (*played.secrets, str(password)), self.settings)
+        self.sandbox.configure(self.source.name, **played.begun_with, **ample)
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -93,13 +167,22 @@ class Play:
         return tasks_of(self.source, self.sandbox, self.settings, self.run_id)
 
     def advance(self, records: int) -> None:
-        """The provider goes on by so many records."""
-        self.sandbox.advance(self.source.name, records)
+        """The provider goes on by so many records, and our budgets by what its clock goes on."""
+        played = PLAYED[self.source.name]
+        played.advance(self.sandbox, records)
+        with self.warehouse.owner_engine.begin() as connection:
+            connection.execute(
+                text("UPDATE ops.connect_attempt SET attempted_at = attempted_at - :step"),
+                {"step": played.step},
+            )
 
     def kill(self, moment: Moment | None, tasks: Sequence[Task] | None = None) -> str | None:
         """Run the tasks and kill them at `moment`: the point, or None if they never came to it."""
         ending, point = run_and_kill(self.warehouse.pipelines_url, tasks or self.tasks, moment)
-        return point if ending == "killed" else None
+        if ending != "killed":
+            return None
+        self.let_leases_run_out()
+        return point
 
     @contextmanager
     def frozen(
@@ -113,13 +196,22 @@ class Play:
         with Worker(url, tasks or self.tasks, moment, signal.SIGSTOP, session) as worker:
             ending = worker.wait()
             assert ending == "frozen", f"{ending} without {moment}\n{worker.error()}"
+            self.let_leases_run_out()
             yield worker
+
+    def let_leases_run_out(self) -> None:
+        """As if so much time had passed; whoever lives on renews its own."""
+        with self.warehouse.owner_engine.begin() as connection:
+            connection.execute(text("UPDATE ops.lease SET expires_at = clock_timestamp()"))
 
     def wrong(self, *, is_left_alone: bool = False) -> list[str]:
         """What the checker finds now."""
-        shown = PLAYED[self.source.name].keys(self.sandbox)
+        played = PLAYED[self.source.name]
+        shown, attempts = played.keys(self.sandbox), played.attempts(self.sandbox)
+        if not self.keeps_budgets:
+            attempts = [{**each, "violation": None} for each in attempts]
         with self.warehouse.owner_engine.connect() as connection:
-            return self.watch.look(connection, shown, is_left_alone=is_left_alone)
+            return self.watch.look(connection, shown, attempts, is_left_alone=is_left_alone)
 
     def wrong_when_left_alone(self) -> list[str]:
         """What the checker finds after a run that nobody disturbs."""

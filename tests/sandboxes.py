@@ -6,9 +6,9 @@ from typing import Any
 
 import httpx
 
-from include.providers import ticktock
-from include.providers.http import Client
-from include.sandbox.addresses import TICKTOCK_KEY
+from include.providers import odds88, ticktock
+from include.providers.http import Account, Client
+from include.sandbox.addresses import ODDS88_CLIENT_ID, ODDS88_PASSWORD, TICKTOCK_KEY
 from include.sandbox.client import Sandbox
 from include.settings import Settings
 
@@ -18,6 +18,19 @@ _PAGE = 200
 def ticktock_client(sandbox: Sandbox, settings: Settings) -> Client:
     """A client of the sandbox's ticktock that does not wait between two attempts."""
     return ticktock.open_client(sandbox.ticktock_url, TICKTOCK_KEY, settings)
+
+
+def odds88_feed(sandbox: Sandbox, settings: Settings) -> odds88.Feed:
+    """What connects to the sandbox's odds88."""
+    return odds88.Feed(Account(sandbox.odds88_url, ODDS88_PASSWORD, ODDS88_CLIENT_ID), settings)
+
+
+def odds88_messages(sandbox: Sandbox) -> list[str]:
+    """The texts of all messages that odds88 has sent, oldest first."""
+    messages: list[str] = []
+    while several := sandbox.odds88_messages(after=len(messages), limit=1000):
+        messages += several
+    return messages
 
 
 def provider_keys(sandbox: Sandbox, **settings: Any) -> list[str]:

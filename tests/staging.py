@@ -51,6 +51,7 @@ def a_row(batch_id: int, record_id: int, **changes: Any) -> dict[str, Any]:
         "payout": None,
         "refund": None,
         "enhancement": None,
+        "payout_multiplier": None,
         "settled_at": "2026-11-20 11:00+00",
         "settled_at_basis": "provider",
         "is_resettlement": False,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg2
@@ -12,19 +14,34 @@ import pytest
 from rich.console import Console
 
 from include.local.postgres import Postgres
-from include.providers import ticktock
+from include.providers import odds88, ticktock
 from tests.bench.__main__ import make_parser
+from tests.bench.bets import LEGS, MESSAGE_BYTES, BetFile, write_bets
 from tests.bench.comparing import GATES, MOVING, Results, compare, print_comparison
+from tests.bench.listening import listen, print_listening
 from tests.bench.log import ENTRY_BYTES, LogFile, write_log
-from tests.bench.measuring import LAND_AGAIN, LOAD, PEERS, NotAllStored, Way, check_stored
+from tests.bench.measuring import (
+    FLAT,
+    LAND_AGAIN,
+    LOAD,
+    NESTED,
+    NotAllStored,
+    Shape,
+    Way,
+    check_stored,
+)
 from tests.bench.scaling import QUESTIONS, Scale, ask, print_scale, scale, stretches
 from tests.bench.server import NotDurable, describe_server
 from tests.warehouses import Warehouse, empty_database
 
 PROJECT = Path(__file__).parents[1]
 ENTRIES = 450
-# Those whose environment is there: `make bench` makes the one of dlt, nothing else needs it.
-INSTALLED = tuple(way for way in PEERS if way.python.exists())
+BETS = 200
+
+
+def installed(shape: Shape) -> Shape:
+    """The ways whose environment is there: only `make bench` makes that of dlt."""
+    return replace(shape, peers=tuple(way for way in shape.peers if way.python.exists()))
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +54,14 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def results(migrated_postgres: Postgres, log: Path) -> Results:
     """One round of every way; each one's rows are counted as it ends."""
-    return compare(quiet(), migrated_postgres, log, ENTRIES, 1, INSTALLED)
+    return compare(quiet(), migrated_postgres, log, ENTRIES, 1, installed(FLAT))
+
+
+@pytest.fixture(scope="module")
+def bets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bench") / "bets"
+    write_bets(path, BETS)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +80,7 @@ def printed(console: Console) -> str:
 
 
 def test_every_way_is_timed_stage_by_stage_and_its_memory_is_seen(results: Results) -> None:
-    assert set(results) == {LOAD, LAND_AGAIN, *INSTALLED}
+    assert set(results) == {LOAD, LAND_AGAIN, *installed(FLAT).peers}
     for way, (measured,) in results.items():
         assert measured.stages, way
         assert all(seconds > 0 for seconds in measured.stages.values()), way
@@ -82,6 +106,80 @@ def test_the_comparison_names_every_way_with_its_figures(results: Results) -> No
     ]
     for row in rows:
         assert re.search(rf"{re.escape(row)} +│ +[\d,]+ +│ \d+\.\d\d +│ \d+", printed(console)), row
+
+
+def test_bets_are_measured_in_every_way_with_all_their_legs(
+    migrated_postgres: Postgres, bets: Path
+) -> None:
+    """Each way is checked to have stored every bet and two legs of each."""
+    shape = installed(NESTED)
+    results = compare(quiet(), migrated_postgres, bets, BETS, 1, shape)
+    assert set(results) == {shape.load, shape.land_again, *shape.peers}
+    console = quiet()
+    print_comparison(console, BETS, results, shape)
+    assert f"{BETS} bets of two legs" in printed(console)
+
+
+def test_a_way_that_stored_bets_without_all_their_legs_is_not_measured(
+    migrated_postgres: Postgres,
+) -> None:
+    way = NESTED.peers[-1]
+    with empty_database(migrated_postgres) as name:
+        url = migrated_postgres.url(name)
+        owner = psycopg2.connect(url)
+        try:
+            with owner, owner.cursor() as cursor:
+                cursor.execute(
+                    f"CREATE TABLE plain_bet AS SELECT generate_series(1, {BETS});"
+                    f"CREATE TABLE plain_leg AS SELECT generate_series(2, {LEGS * BETS})"
+                )
+        finally:
+            owner.close()
+        with pytest.raises(NotAllStored, match=f"stored {BETS - 1} of {BETS}"):
+            check_stored(way, url, BETS)
+
+
+def test_live_messages_are_timed_until_their_rows_are_committed(
+    migrated_postgres: Postgres, tmp_path: Path
+) -> None:
+    listening = listen(migrated_postgres, tmp_path, messages=20, seconds_between=0.01)
+    assert len(listening.seconds) == 20
+    assert all(seconds > 0 for seconds in listening.seconds)
+    console = quiet()
+    print_listening(console, listening)
+    assert re.search(r"20 live messages .* median \d+\.\d\d s", printed(console))
+
+
+def test_the_bets_are_documented_ones_of_one_length_in_order(bets: Path) -> None:
+    messages = [*BetFile(bets, BETS).messages()]
+    assert {len(message) for message in messages} == {MESSAGE_BYTES}
+    read = [odds88.read_message(message) for message in messages]
+    assert not any(message.unknown_fields for message in read)
+    terms = odds88.Terms("major", payout_contains_refund=True)
+    settled = [
+        odds88.settle(odds88.read_bet(json.dumps(bet).encode()), terms)
+        for several in BetFile(bets, BETS).bets()
+        for bet in several
+    ]
+    assert len(settled) == BETS
+    assert {len(settlement.legs) for settlement in settled} == {LEGS}
+    orders = [settlement.provider_order for settlement in settled]
+    assert orders == sorted(set(orders))
+    # The last of 33 corrects a bet of two blocks before, in every second block.
+    assert len({settlement.source_key for settlement in settled}) == BETS - 2
+    corrections = [
+        settlement for settlement in settled if settlement.legs[0].settlement_version == 2
+    ]
+    assert len(corrections) == 2
+
+
+def test_the_bets_can_be_asked_for_since_any_second(bets: Path) -> None:
+    file = BetFile(bets, BETS)
+    (whole,) = file.bets()
+    since = datetime.fromisoformat(whole[123]["settlementTime"])
+    told = [*file.messages(int(since.timestamp()))]
+    assert [json.loads(message)["data"] for message in told] == whole[123:]
+    assert [*file.messages(int(datetime.now(UTC).timestamp()))] == []
 
 
 def test_a_way_that_did_not_store_everything_is_not_measured(migrated_postgres: Postgres) -> None:
@@ -176,6 +274,7 @@ def test_the_makefile_passes_on_what_it_names_with_the_defaults_it_tells() -> No
     assert passed == {
         "ENTRIES": "--entries",
         "ROUNDS": "--rounds",
+        "NESTED": "--nested",
         "SCALE": "--scale",
         "PAYOUTS": "--payouts",
     }
@@ -183,11 +282,16 @@ def test_the_makefile_passes_on_what_it_names_with_the_defaults_it_tells() -> No
         assert getattr(make_parser().parse_args([option, "5"]), option[2:]) == 5
     told = dict(re.findall(r"(\w+)=(\d+)", recipe.splitlines()[0]))
     entries = str(make_parser().get_default("entries"))
-    assert told == {"ENTRIES": entries, "SCALE": "10000000", "PAYOUTS": "1000000"}
+    assert told == {
+        "ENTRIES": entries,
+        "NESTED": "200000",
+        "SCALE": "10000000",
+        "PAYOUTS": "1000000",
+    }
 
 
 def test_the_readme_names_no_other_way_to_measure() -> None:
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
     assert "`make bench" in readme
     named = set(re.findall(r"`make bench ([A-Z]+)=", readme))
-    assert named <= {"ENTRIES", "ROUNDS", "SCALE", "PAYOUTS"}
+    assert named <= {"ENTRIES", "ROUNDS", "NESTED", "SCALE", "PAYOUTS"}

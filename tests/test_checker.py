@@ -25,7 +25,8 @@ from include.providers.http import Answer, Client
 from include.providers.ticktock import Page
 from include.quality.gates import BatchHeld
 from include.sandbox.client import Sandbox
-from include.warehouse import batches, landing, publishing
+from include.warehouse import batches, connect_attempts, landing, publishing
+from include.warehouse.connect_attempts import Budget, Connections
 from include.warehouse.database import transaction
 from include.warehouse.landing import ArrivedPage, Cursor, Landing
 from include.warehouse.publishing import StagedRowsMissing
@@ -35,6 +36,7 @@ from tests import feeding
 from tests.checker import violations
 from tests.feeding import body_of, correction, entry, land_body
 from tests.killing import Moment, Point, Task, Worker
+from tests.local.waiting import wait_for
 from tests.playing import PLAYED, SETTINGS, Play
 from tests.warehouses import Warehouse
 
@@ -334,10 +336,10 @@ def a_batch_belongs_to_the_run_that_landed_it(play: Play, patch: Patch) -> None:
 
 def normalize_reads_the_clock(play: Play, patch: Patch) -> None:
     def as_of_now(payload: bytes, context: RecordContext) -> Settlement:
-        made = SOURCE.normalize(payload, context)
+        made = SOURCE.normalizer(SETTINGS)(payload, context)
         return msgspec.structs.replace(made, settled_at=datetime.now(UTC))
 
-    play.source = replace(SOURCE, normalize=as_of_now)
+    play.source = replace(SOURCE, normalizer=lambda settings: as_of_now)
 
 
 def what_is_quarantined_is_not_counted(play: Play, patch: Patch) -> None:
@@ -567,3 +569,130 @@ def test_the_same_history_without_a_mistake_is_clean(
     play: Play, history: Callable[[Play], list[str]]
 ) -> None:
     assert history(play) == []
+
+
+# --- the same of a stream -----------------------------------------------------------------------
+
+STREAM = SOURCES["odds88"]
+AMID = Point("land", 6, function="landing.add")
+
+
+@pytest.fixture
+def stream_play(sandbox: Sandbox, warehouse: Warehouse) -> Play:
+    return Play(STREAM, sandbox, warehouse, keeps_budgets=True)
+
+
+def killed_while_connected(play: Play) -> list[str]:
+    play.advance(RECORDS)
+    run(play, Moment("before", AMID))
+    play.let_leases_run_out()
+    found = play.wrong()
+    play.advance(RECORDS)
+    run(play)
+    return found + play.wrong(is_left_alone=True)
+
+
+def seven_runs_in_a_minute(play: Play) -> list[str]:
+    play.advance(RECORDS)
+    for _ in range(7):
+        run(play)
+    return play.wrong(is_left_alone=True)
+
+
+def another_run_while_one_is_connected(play: Play) -> list[str]:
+    play.settings = SETTINGS.model_copy(update={"stream_lease_seconds": 0.6})
+    play.advance(RECORDS)
+    play.sandbox.fault("odds88", "stalled_stream", call="settlements", after_messages=20)
+    with Worker(play.warehouse.pipelines_url, play.tasks) as connected:
+        wait_for(
+            "it is connected",
+            lambda: 20 in [each["messages"] for each in play.sandbox.odds88_attempts()],
+            60.0,
+        )
+        run(play)
+        found = play.wrong()
+        connected.end()
+    return found
+
+
+def a_connection_is_written_down_when_it_is_over(play: Play, patch: Patch) -> None:
+    begin, end, begun = Connections.begin, Connections.end, list[tuple[Budget, int]]()
+
+    def remember(self: Connections, budget: Budget, revision: int) -> int:
+        begun.append((budget, revision))
+        return 0
+
+    def write_down(self: Connections, _: int, ending: str, messages: int) -> None:
+        end(self, begin(self, *begun.pop()), ending, messages)
+
+    patch.setattr(Connections, "begin", remember)
+    patch.setattr(Connections, "end", write_down)
+
+
+def nobody_counts_connections(play: Play, patch: Patch) -> None:
+    patch.setattr(connect_attempts, "_check_budget", lambda *_: None)
+
+
+def who_has_lost_its_lease_stays_connected(play: Play, patch: Patch) -> None:
+    """And loses it at once."""
+    patch.setattr(Connections, "check_ours", lambda self: None)
+    owner(
+        play,
+        "CREATE FUNCTION ops.forget_holder() RETURNS trigger SECURITY DEFINER LANGUAGE plpgsql AS"
+        " $$ BEGIN NEW.expires_at := clock_timestamp(); RETURN NEW; END $$",
+        "CREATE TRIGGER forget_holder BEFORE INSERT OR UPDATE ON ops.lease"
+        " FOR EACH ROW EXECUTE FUNCTION ops.forget_holder()",
+    )
+
+
+def what_is_committed_amid_a_session_is_dropped(play: Play, patch: Patch) -> None:
+    patch.setattr(Landing, "add", lambda self, *pages: 0)
+
+
+CAUGHT_IN_A_STREAM = [
+    Caught(
+        a_connection_is_written_down_when_it_is_over,
+        killed_while_connected,
+        "1 connections are not written down, such as ('without_revision', '0')",
+    ),
+    Caught(
+        what_is_committed_amid_a_session_is_dropped,
+        killed_while_connected,
+        "the position has passed",
+    ),
+    Caught(
+        nobody_counts_connections,
+        seven_runs_in_a_minute,
+        "5 proper connections were not enough until",
+    ),
+    Caught(
+        nobody_counts_connections,
+        seven_runs_in_a_minute,
+        "connection 7 has broken the rule proper_budget",
+    ),
+    Caught(
+        who_has_lost_its_lease_stays_connected,
+        another_run_while_one_is_connected,
+        "connection 2 has broken the rule second_connection",
+    ),
+]
+
+
+@pytest.mark.parametrize("caught", CAUGHT_IN_A_STREAM, ids=lambda one: one.sentence)
+def test_a_mistake_in_a_stream_is_caught(
+    stream_play: Play, monkeypatch: pytest.MonkeyPatch, caught: Caught
+) -> None:
+    caught.mistake(stream_play, monkeypatch)
+    found = caught.history(stream_play)
+    assert any(caught.sentence in violation for violation in found), found
+
+
+@pytest.mark.parametrize(
+    "history",
+    dict.fromkeys(caught.history for caught in CAUGHT_IN_A_STREAM),
+    ids=lambda history: history.__name__,
+)
+def test_the_same_history_of_a_stream_without_a_mistake_is_clean(
+    stream_play: Play, history: Callable[[Play], list[str]]
+) -> None:
+    assert history(stream_play) == []

@@ -23,6 +23,9 @@ from include.local.postgres import Postgres, free_port, programs_folder, remove_
 from include.local.supervisor import Supervisor
 from include.sandbox.addresses import (
     ALERTS_PATH,
+    ODDS88_CLIENT_ID,
+    ODDS88_PASSWORD,
+    ODDS88_PATH,
     TICKTOCK_KEY,
     TICKTOCK_PATH,
     WALLET_KEY,
@@ -337,6 +340,14 @@ def _variables(sandbox_url: str) -> dict[str, str]:
             "conn_type": "http",
             "password": TICKTOCK_KEY,
             "extra": {"base_url": f"{sandbox_url}{TICKTOCK_PATH}"},
+        },
+        "ODDS88": {
+            "conn_type": "http",
+            "password": ODDS88_PASSWORD,
+            "extra": {
+                "base_url": f"{sandbox_url}{ODDS88_PATH}",
+                "client_id": ODDS88_CLIENT_ID,
+            },
         },
         "WALLET": {
             "conn_type": "http",

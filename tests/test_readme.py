@@ -20,6 +20,8 @@ def shown(default: Any) -> str:
         return "unset"
     if isinstance(default, bool):
         return str(default).lower()
+    if isinstance(default, str):
+        return default
     if isinstance(default, dict):
         return json.dumps(default)
     return f"{default:_}" if isinstance(default, int) else f"{default:g}"

@@ -9,15 +9,19 @@ from typing import Any
 from msgspec.structs import astuple
 from sqlalchemy import Connection, Engine, Row, delete, func
 
-from include.catchup.log import PageStopped, read_log
-from include.catchup.sources import Source
+from include.catchup.log import Log, PageStopped, read_log
+from include.catchup.position import place_of
+from include.catchup.sources import Normalize, Source
+from include.catchup.stream import Feed, Stream, read_stream
 from include.model import Leg, RecordContext, Settlement
 from include.providers.errors import ProviderError, RecordRejected
 from include.providers.http import Client
 from include.settings import Settings
 from include.warehouse import batches
+from include.warehouse.connect_attempts import Connections
 from include.warehouse.database import copy_rows
 from include.warehouse.landing import CursorMoved, Landing
+from include.warehouse.leases import Lease, LeaseHeld, LeaseLost, hold_lease
 from include.warehouse.quarantine import (
     HeldBack,
     open_count,
@@ -36,9 +40,12 @@ _PAGE_MISSING = (
 
 @dataclass(frozen=True)
 class Landed:
-    """What one `land` did, in counts; `note` says why it ended where it did."""
+    """What one `land` did, in counts; `note` says why it ended where it did.
 
-    batch_id: int
+    `batch_id` is None if it left everything to another run.
+    """
+
+    batch_id: int | None
     pages_received: int
     received: int
     duplicates: int
@@ -57,16 +64,32 @@ class Normalized:
 
 
 def land(
-    engine: Engine, source: Source, client: Client, settings: Settings, run_id: str | None
+    engine: Engine, source: Source, client: Client | Feed, settings: Settings, run_id: str | None
 ) -> Landed:
     """Land what the provider has beyond the cursor, in a new batch, within the settings' bounds.
 
     Raises what the acquisition raises; what was committed before is landed and goes on with the
     next run that succeeds.
     """
+    acquire = source.acquire
+    if isinstance(acquire, Stream):
+        assert not isinstance(client, Client)
+        return _land_stream(engine, source, acquire, client, settings, run_id)
+    assert isinstance(client, Client)
+    return _land_log(engine, source, acquire, client, settings, run_id)
+
+
+def _land_log(
+    engine: Engine,
+    source: Source,
+    log: Log,
+    client: Client,
+    settings: Settings,
+    run_id: str | None,
+) -> Landed:
     landing = Landing(engine, source.name, source.feed, source.dedupe, run_id)
     try:
-        read = read_log(source.acquire, client, landing, settings)
+        read = read_log(log, client, landing, settings)
     except CursorMoved as moved:
         return _landed(landing.close(has_reached_end=False), str(moved))
     except (ProviderError, PageStopped):
@@ -82,6 +105,44 @@ def land(
     else:
         note = "The bounds of one task were reached; the next run goes on."
     return _landed(landing.close(has_reached_end=read.has_reached_end), note)
+
+
+def _land_stream(
+    engine: Engine,
+    source: Source,
+    stream: Stream,
+    feed: Feed,
+    settings: Settings,
+    run_id: str | None,
+) -> Landed:
+    """One run at a time; another waits as long as a dead one would hold it up, and no longer."""
+    name, seconds = f"{source.name}/stream", settings.stream_lease_seconds
+    try:
+        with hold_lease(engine, "loader", name, run_id, seconds, patience=seconds) as lease:
+            return _land_session(engine, source, stream, feed, settings, run_id, lease)
+    except (LeaseHeld, LeaseLost) as left_to_another:
+        return Landed(None, 0, 0, 0, 0, has_reached_end=False, note=str(left_to_another))
+
+
+def _land_session(
+    engine: Engine,
+    source: Source,
+    stream: Stream,
+    feed: Feed,
+    settings: Settings,
+    run_id: str | None,
+    lease: Lease,
+) -> Landed:
+    landing = Landing(
+        engine, source.name, source.feed, source.dedupe, run_id, lease=lease, place=place_of
+    )
+    connections = Connections(engine, lease, source.name, run_id)
+    try:
+        read = read_stream(stream, feed, landing, connections, settings)
+    except ProviderError:
+        landing.close(has_reached_end=False)
+        raise
+    return _landed(landing.close(has_reached_end=read.has_reached_end), read.note)
 
 
 def normalize(engine: Engine, source: Source, settings: Settings) -> Normalized:
@@ -108,9 +169,10 @@ def _normalize_batch(
     _empty_staging(connection, batch.batch_id)
     retry_quarantined(connection, batch.batch_id)
     normalized = 0
+    make = source.normalizer(settings)
     for records in read_records(connection, batch, settings.normalize_chunk_records):
         normalized += len(records)
-        _stage_chunk(connection, source, batch, records)
+        _stage_chunk(connection, source, make, batch, records)
     quarantined = open_count(connection, batch.batch_id)
     batches.move(
         connection,
@@ -125,7 +187,11 @@ def _normalize_batch(
 
 
 def _stage_chunk(
-    connection: Connection, source: Source, batch: Row[Any], records: list[StoredRecord]
+    connection: Connection,
+    source: Source,
+    make: Normalize,
+    batch: Row[Any],
+    records: list[StoredRecord],
 ) -> None:
     held_back: list[HeldBack] = []
     legs: list[tuple[Any, ...]] = []
@@ -133,7 +199,7 @@ def _stage_chunk(
         connection,
         staging_settlement,
         ("batch_id", "record_id", "source", *_SETTLEMENT_FIELDS),
-        _settlement_rows(source, batch.batch_id, records, legs, held_back),
+        _settlement_rows(source, make, batch.batch_id, records, legs, held_back),
     )
     if legs:
         copy_rows(connection, staging_settlement_leg, ("batch_id", "record_id", *_LEG_FIELDS), legs)
@@ -142,6 +208,7 @@ def _stage_chunk(
 
 def _settlement_rows(
     source: Source,
+    make: Normalize,
     batch_id: int,
     records: list[StoredRecord],
     legs: list[tuple[Any, ...]],
@@ -153,7 +220,7 @@ def _settlement_rows(
             held_back.append(HeldBack(record_id, "page_missing", _PAGE_MISSING))
             continue
         try:
-            settlement = source.normalize(payload, RecordContext(received_at=received_at))
+            settlement = make(payload, RecordContext(received_at=received_at))
         except RecordRejected as rejected:
             held_back.append(HeldBack(record_id, rejected.rule, rejected.reason))
             continue

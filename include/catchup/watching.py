@@ -20,6 +20,9 @@ from include.warehouse.landing import Gap, open_gap_finding
 from include.warehouse.tables import cursor as cursor_table
 from include.warehouse.tables import finding as finding_table
 
+# A stream tells again what it told in the last three days; an hour of them is left to the clocks.
+_TOLD_AGAIN = timedelta(hours=71)
+
 
 @dataclass(frozen=True)
 class Watched:
@@ -39,9 +42,11 @@ class _Cause:
 
 def watch(engine: Engine, feeds: Sequence[tuple[str, str]], settings: Settings) -> Watched:
     """Look at every feed (source, feed), unfinished batch and open gap as they stand now."""
+    warning = timedelta(hours=settings.odds88_window_warning_hours)
     with transaction(engine, "loader") as connection:
         causes = [
             *_late_feeds(connection, feeds, timedelta(seconds=settings.feed_late_seconds)),
+            *_closing_windows(connection, feeds, warning),
             *_stuck_batches(connection, timedelta(seconds=settings.batch_stuck_seconds)),
         ]
         known = _open_findings(connection)
@@ -103,6 +108,52 @@ def _last_complete(
         this,
     ).one()
     return row[0], row[1], row[2]
+
+
+def _closing_windows(
+    connection: Connection, feeds: Sequence[tuple[str, str]], warning: timedelta
+) -> Iterator[_Cause]:
+    """Streams that have not been read on for so long that what was not told will be forgotten."""
+    rows = connection.execute(
+        text(
+            "SELECT *, now() - read_to AS behind FROM ("
+            " SELECT source, feed, greatest("
+            "  CAST(position ->> 'caught_up_began_at' AS timestamptz),"
+            "  CAST(position ->> 'resume_at' AS timestamptz)) AS read_to"
+            " FROM ops.cursor WHERE position ? 'caught_up_began_at'"
+            ") AS stream WHERE now() - read_to > :warning ORDER BY source, feed"
+        ),
+        {"warning": warning},
+    )
+    for row in rows:
+        if (row.source, row.feed) in feeds:
+            yield _closing(row, row.read_to + _TOLD_AGAIN, _TOLD_AGAIN - row.behind)
+
+
+def _closing(row: Row[Any], closes_at: datetime, left: timedelta) -> _Cause:
+    """That a window closes, or, which is told once more, that it has closed."""
+    has_closed = left <= timedelta(0)
+    if has_closed:
+        told = (
+            f"Since {closes_at:%Y-%m-%d %H:%M} UTC settlements are being lost, more with every "
+            f"hour. Have the DAG catch_up_{row.source} read on; what is lost becomes a gap, which"
+        )
+    else:
+        told = (
+            f"The DAG catch_up_{row.source} has {left // timedelta(hours=1)} h left, until "
+            f"{closes_at:%Y-%m-%d %H:%M} UTC, to read on; what is lost afterwards"
+        )
+    finding = Finding(
+        kind="window_closing",
+        source=row.source,
+        subject=row.feed,
+        summary=f"{row.source} {row.feed} has been read up to {row.read_to:%Y-%m-%d %H:%M} UTC, "
+        f"and {row.source} tells again no more than the last 3 days. {told} only a raw file of its "
+        "messages brings back (the DAG import_files).",
+        kept="What had arrived is kept. This finding closes itself when the stream is read on.",
+        detail={"read_to": row.read_to.isoformat(), "closes_at": closes_at.isoformat()},
+    )
+    return _Cause(finding, closes_at if has_closed else row.read_to)
 
 
 def _stuck_batches(connection: Connection, limit: timedelta) -> Iterator[_Cause]:
@@ -179,7 +230,7 @@ def _open_findings(connection: Connection) -> dict[tuple[str, str, str], int]:
             finding_table.c.subject,
             finding_table.c.finding_id,
         ).where(
-            finding_table.c.kind.in_(("feed_late", "batch_stuck")),
+            finding_table.c.kind.in_(("feed_late", "window_closing", "batch_stuck")),
             finding_table.c.state == "open",
         )
     )

@@ -70,7 +70,9 @@ def clean() -> None:
 
 def _watch(system: System) -> None:
     pause = threading.Event()
-    with closing(Growth(system.sandbox_url, system.sandbox_entries_file)) as growth:
+    with closing(
+        Growth(system.sandbox_url, system.sandbox_entries_file, system.sandbox_feed_file)
+    ) as growth:
         while not pause.wait(_CHECK_SECONDS):
             system.check()
             growth.go_on()

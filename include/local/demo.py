@@ -6,6 +6,7 @@ login, decisions through the DAG resolve_findings.  The sandbox's ledger says wh
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,16 +14,17 @@ from rich.table import Table
 from sqlalchemy import text
 
 from include.local import resending
-from include.local.agreement import disagreements
+from include.local.agreement import bet_disagreements, disagreements
 from include.local.progress import Progress
 from include.local.system import System
 from include.sandbox.client import Sandbox
 from include.warehouse.database import open_engine
 
-_CATCH_UP = "catch_up_ticktock"
+_CATCH_UP, _CATCH_UP_BETS = "catch_up_ticktock", "catch_up_odds88"
 _RESEND = "resend_settlements"
-_DAGS = (_CATCH_UP, _RESEND, "resolve_findings", "watch_feeds")
+_DAGS = (_CATCH_UP, _CATCH_UP_BETS, _RESEND, "resolve_findings", "watch_feeds")
 _FIRST_ENTRIES, _LATER_ENTRIES = 12_000, 1_500
+_LATER_MESSAGES, _MESSAGES_BEFORE_THE_BREAK = 600, 200
 # A partner that is silent is given up sooner than by default, and asked again sooner.
 SETTINGS = {
     "SETTLEMENTS_WALLET_DEADLINE_SECONDS": "3",
@@ -30,6 +32,7 @@ SETTINGS = {
 }
 
 _DAGS_SECONDS, _RUN_SECONDS = 90.0, 120.0
+_PAUSE_SECONDS = 0.25
 
 
 class DemoFailed(Exception):
@@ -54,13 +57,14 @@ def run(system: System, progress: Progress) -> int:
 
 def _play(system: System, sandbox: Sandbox, progress: Progress) -> None:
     """The story: a first load, a day with faults, a page nobody can read, and a decision."""
+    _prepare_bets(sandbox)
     with progress.step("The scheduler has read every DAG"):
         system.api.wait_for_dags(_DAGS, _DAGS_SECONDS)
         if errors := system.api.import_errors():
             raise DemoFailed(f"{errors[0]['filename']} cannot be read: {errors[0]['stack_trace']}")
     with progress.step(f"ticktock: {_FIRST_ENTRIES} settlements are caught up"):
         sandbox.configure("ticktock", visible_entries=_FIRST_ENTRIES, requests_a_minute=100_000)
-        _run_until(system, lambda: _landed(system) == _FIRST_ENTRIES)
+        _run_until(system, lambda: _landed(system, "ticktock") == _FIRST_ENTRIES)
     with progress.step("ticktock: 503, 429, a broken connection, repetitions and a new field"):
         sandbox.fault("ticktock", "status", status=503)
         sandbox.fault("ticktock", "status", status=429, retry_after="1")
@@ -68,16 +72,67 @@ def _play(system: System, sandbox: Sandbox, progress: Progress) -> None:
         sandbox.fault("ticktock", "duplicated_entry")
         sandbox.fault("ticktock", "unknown_field", after_calls=1)
         sandbox.advance("ticktock", _LATER_ENTRIES)
-        _run_until(system, lambda: _landed(system) == _FIRST_ENTRIES + _LATER_ENTRIES)
+        _run_until(system, lambda: _landed(system, "ticktock") == _FIRST_ENTRIES + _LATER_ENTRIES)
     with progress.step("ticktock: a page that cannot be decoded stops the feed, a person decides"):
         sandbox.fault("ticktock", "malformed_json")
         sandbox.advance("ticktock", _LATER_ENTRIES)
         _run_until(system, lambda: _open_findings(system, "undecodable_page") != [])
         _decide(system, _open_findings(system, "undecodable_page"), "try_again")
-        _run_until(system, lambda: _landed(system) == _FIRST_ENTRIES + 2 * _LATER_ENTRIES)
+        _run_until(
+            system, lambda: _landed(system, "ticktock") == _FIRST_ENTRIES + 2 * _LATER_ENTRIES
+        )
+    _play_bets(system, sandbox, progress)
     _play_resend(system, sandbox, progress)
     with progress.step("The feeds are watched, the alerts are sent"):
         _run(system, "watch_feeds")
+
+
+def _prepare_bets(sandbox: Sandbox) -> None:
+    """Before the schedule may connect: the stream pings often, and a message of it is spoiled."""
+    sandbox.configure("odds88", ping_seconds=0.5, recovered_by="first_sent")
+    sandbox.fault(
+        "odds88", "malformed_message", call="settlements", after_messages=500, besides=True
+    )
+
+
+def _play_bets(system: System, sandbox: Sandbox, progress: Progress) -> None:
+    """Two days of bets from a stream, what was settled again, and a connection that breaks."""
+    messages = int(sandbox.ledger("odds88")["messages"])
+    with progress.step(f"odds88: {messages} messages of two days, one of them nobody can read"):
+        _run_until(system, lambda: _landed(system, "odds88") == messages, _CATCH_UP_BETS)
+        _decide(system, _open_findings(system, "records_quarantined"), "discard")
+    with progress.step("odds88: resettlements, and a connection that breaks amid them"):
+        sandbox.fault(
+            "odds88",
+            "reset_stream",
+            call="settlements",
+            after_messages=_MESSAGES_BEFORE_THE_BREAK,
+        )
+        sandbox.advance("odds88", _LATER_MESSAGES)
+        run_id = system.api.trigger(_CATCH_UP_BETS)
+        _clear_what_failed(system)
+        system.api.wait_for_run(_CATCH_UP_BETS, run_id, _RUN_SECONDS)
+        if _landed(system, "odds88") != messages + _LATER_MESSAGES:
+            raise DemoFailed("Not every message of odds88 was published after the break.")
+
+
+def _clear_what_failed(system: System) -> None:
+    """Clear the task that the broken connection has ended, whichever run it is of.
+
+    Airflow would try it again by itself half a minute later.
+    """
+    deadline = time.monotonic() + _RUN_SECONDS
+    while time.monotonic() < deadline:
+        for instance in system.api.task_instances(_CATCH_UP_BETS, "~"):
+            if instance["state"] == "up_for_retry":
+                run_id, task_id = instance["dag_run_id"], instance["task_id"]
+                system.api.clear(
+                    _CATCH_UP_BETS, run_id, [task_id], only_failed=False, with_downstream=False
+                )
+                return
+        system.check()
+        time.sleep(_PAUSE_SECONDS)
+    raise DemoFailed("The connection to odds88 was to break, and no task has failed by it.")
 
 
 def _play_resend(system: System, sandbox: Sandbox, progress: Progress) -> None:
@@ -104,13 +159,13 @@ def _succeed(system: System, dag_id: str, **body: Any) -> None:
         raise DemoFailed(f"A run of {dag_id} ended as {state}; its log in the UI says why.")
 
 
-def _run_until(system: System, is_reached: Callable[[], bool]) -> None:
-    """Run the catch-up until its effect shows: a scheduled run may have had it before ours."""
+def _run_until(system: System, is_reached: Callable[[], bool], dag_id: str = _CATCH_UP) -> None:
+    """Run a catch-up until its effect shows: a scheduled run may have had it before ours."""
     for _ in range(3):
-        _run(system, _CATCH_UP)
+        _run(system, dag_id)
         if is_reached():
             return
-    raise DemoFailed(f"Three runs of {_CATCH_UP} did not bring about what they should have.")
+    raise DemoFailed(f"Three runs of {dag_id} did not bring about what they should have.")
 
 
 def _run(system: System, dag_id: str, **body: Any) -> str:
@@ -136,6 +191,7 @@ def _decide(system: System, finding_ids: list[int], decision: str) -> None:
 def _differences(system: System, sandbox: Sandbox) -> Iterator[str]:
     """What does not agree with the sandbox's ledger, or did not end as it should."""
     yield from disagreements(system.warehouse_url, sandbox.ledger("ticktock"))
+    yield from bet_disagreements(system.warehouse_url, sandbox.ledger("odds88"))
     yield from resending.disagreements(system.warehouse_url, sandbox)
     for dag_id in _DAGS:
         expected = int(dag_id == _CATCH_UP)
@@ -150,8 +206,10 @@ def _failed_runs(system: System, dag_id: str) -> int:
     return sum(run["state"] == "failed" for run in system.api.runs(dag_id))
 
 
-def _landed(system: System) -> int:
-    [published] = _ask(system, "SELECT count(*) FROM core.settlement")
+def _landed(system: System, source: str) -> int:
+    [published] = _ask(
+        system, "SELECT count(*) FROM core.settlement WHERE source = :source", source=source
+    )
     return int(published)
 
 
@@ -212,6 +270,21 @@ _QUESTIONS = {
     "How the subjects stand": """
         SELECT source, status, outcome, sum(settlements) AS settlements
         FROM finance.daily_settlement GROUP BY source, status, outcome ORDER BY 1, 2, 3""",
+    "Bets by outcome": """
+        SELECT currency, sum(bets) AS bets, sum(won + half_won + placed) AS won,
+               sum(lost + half_lost) AS lost, sum(cashed_out) AS cashed_out,
+               sum(refunded) AS refunded, sum(open) AS open, sum(cancelled) AS cancelled,
+               sum(rejected) AS rejected
+        FROM finance.bet_outcome GROUP BY currency ORDER BY currency""",
+    "What was staked and returned, by currency": """
+        SELECT currency, sum(bets) AS bets, sum(stake) AS stake, sum(payout) AS payout,
+               reporting_currency AS reported_in, round(sum(reporting_stake), 2) AS stake_reported,
+               round(sum(reporting_payout), 2) AS payout_reported
+        FROM finance.daily_bet GROUP BY currency, reporting_currency ORDER BY currency""",
+    "What corrections of bets have changed": """
+        SELECT new_currency AS currency, count(*) AS corrections,
+               sum(payout_difference) AS payout_difference
+        FROM finance.correction WHERE source = 'odds88' GROUP BY 1 ORDER BY 1""",
     "What became of the payouts": """
         SELECT business_date, currency, entered_amount AS entered, processed_amount AS processed,
                lost_amount AS lost, open_amount AS open, held_amount AS held, is_final

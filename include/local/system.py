@@ -14,22 +14,34 @@ from typing import IO, Self
 from include.local import airflow
 from include.local.airflow import COMPONENTS, POOLS, AirflowApi
 from include.local.folder import Secrets, lock_folder, write_private
-from include.local.growth import entries_kept
+from include.local.growth import SteadyFeed, entries_kept
 from include.local.postgres import Cluster, Postgres, programs_folder, remove_cluster
 from include.local.progress import Progress
 from include.local.supervisor import Supervisor
 from include.sandbox.addresses import (
     ALERTS_PATH,
+    ODDS88_CLIENT_ID,
+    ODDS88_PASSWORD,
+    ODDS88_PATH,
     TICKTOCK_KEY,
     TICKTOCK_PATH,
     WALLET_KEY,
     WALLET_PATH,
     WALLET_SECRET,
 )
+from include.sandbox.client import Sandbox
 
 PROJECT = Path(__file__).resolve().parents[2]
 STATES = PROJECT / ".local"
 SERVER_VARIABLE = "SETTLEMENTS_POSTGRES_URL"
+
+# What the sandbox's odds88 means by its amounts and rates.
+_TERMS_OF_ODDS88 = {
+    "SETTLEMENTS_ODDS88_PAYOUT_UNIT": "major",
+    "SETTLEMENTS_ODDS88_PAYOUT_CONTAINS_PARTIAL_REFUND": "true",
+    "SETTLEMENTS_ODDS88_RATE_BASE_CURRENCY": "EUR",
+    "SETTLEMENTS_ODDS88_RATE_DIRECTION": "units_per_base",
+}
 
 _MIGRATE_SECONDS = 300.0
 _READY_SECONDS = 180.0
@@ -42,7 +54,8 @@ class System:
     `is_fresh` forgets what an earlier system left there.  The environment variable
     SETTLEMENTS_POSTGRES_URL names a server to use instead of the embedded one: a login that may
     create databases and roles.  AIRFLOW_CONN_* variables that are already set win over the
-    sandbox's connections.  `airflow_settings` are environment variables that win over ours.
+    sandbox's connections, and leave open what another odds88 means.  `airflow_settings` are
+    environment variables that win over ours.
     """
 
     def __init__(
@@ -119,6 +132,11 @@ class System:
         return self._folder / "sandbox_entries"
 
     @property
+    def sandbox_feed_file(self) -> Path:
+        """Where the time at which the sandbox's odds88 began is kept between two starts."""
+        return self._folder / "sandbox_feed_began_at"
+
+    @property
     def warehouse_url(self) -> str:
         """The owner's URL of the warehouse; it may do everything."""
         return self.cluster.url(self._database("warehouse"))
@@ -181,7 +199,7 @@ class System:
             self.cluster.url(self._database("airflow")),
             secrets,
         )
-        return {**ours, **self._airflow_settings}
+        return {**ours, **_terms(os.environ), **self._airflow_settings}
 
     def _migrate_and_start_sandbox(self, settings: Mapping[str, str]) -> None:
         ready_file = self._folder / "sandbox_url"
@@ -215,6 +233,10 @@ class System:
             self._supervisor.finish(name, _MIGRATE_SECONDS)
         self._supervisor.wait_until("the sandbox listens", ready_file.exists, _READY_SECONDS)
         self.sandbox_url = ready_file.read_text(encoding="utf-8").strip()
+        if not self._is_fresh:
+            # Before anybody reads it: what it told in an earlier life must be told again.
+            with Sandbox(self.sandbox_url) as sandbox:
+                SteadyFeed(sandbox, self.sandbox_feed_file).show()
 
     def _connections(self, given: Mapping[str, str]) -> dict[str, str]:
         warehouse = self.cluster.location(self._database("warehouse"), "pipelines")
@@ -231,6 +253,14 @@ class System:
                 "conn_type": "http",
                 "password": TICKTOCK_KEY,
                 "extra": {"base_url": f"{self.sandbox_url}{TICKTOCK_PATH}"},
+            },
+            "ODDS88": {
+                "conn_type": "http",
+                "password": ODDS88_PASSWORD,
+                "extra": {
+                    "base_url": f"{self.sandbox_url}{ODDS88_PATH}",
+                    "client_id": ODDS88_CLIENT_ID,
+                },
             },
             "WALLET": {
                 "conn_type": "http",
@@ -301,6 +331,13 @@ def _remove_content(folder: Path) -> None:
             shutil.rmtree(path)
         elif path.name != "lock":
             path.unlink()
+
+
+def _terms(given: Mapping[str, str]) -> dict[str, str]:
+    """The settings of the sandbox's odds88, unless another one is connected to."""
+    if "AIRFLOW_CONN_ODDS88" in given:
+        return {}
+    return {name: given.get(name, value) for name, value in _TERMS_OF_ODDS88.items()}
 
 
 def _module(name: str, *arguments: str) -> list[str]:

@@ -13,8 +13,9 @@ from airflow.sdk.log import mask_secret
 from sqlalchemy import URL, Engine
 
 from include.catchup.sources import Source
+from include.catchup.stream import Feed
 from include.payouts.sending import Partner
-from include.providers.http import Client
+from include.providers.http import Account, Client
 from include.settings import Settings
 from include.warehouse.database import open_engine
 
@@ -73,16 +74,21 @@ def open_warehouse() -> Engine:
     return _engine(url.render_as_string(hide_password=False))
 
 
-def open_source(source: Source, settings: Settings) -> Client:
-    """A client of the source's provider, from the connection of the same name; close it."""
-    fields = "the key as password and the address as `base_url` in extra"
+def open_source(source: Source, settings: Settings) -> Client | Feed:
+    """What reads the source's provider, from the connection of the same name; close it."""
+    fields = (
+        "the key as password and the address as `base_url` in extra, with it `client_id` if the "
+        "provider has given one"
+    )
     connection = read_connection(source.name, fields)
     if not connection.password:
         raise ConnectionIncomplete(source.name, "has no password", fields)
     base_url = base_address(connection)
     if base_url is None:
         raise ConnectionIncomplete(source.name, "has no address", fields)
-    return source.open_client(base_url, connection.password, settings)
+    client_id = connection.extra_dejson.get("client_id")
+    account = Account(base_url, connection.password, None if client_id is None else str(client_id))
+    return source.open_client(account, settings)
 
 
 def open_partner() -> Partner:

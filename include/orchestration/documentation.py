@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from include.catchup.sources import Source
+from include.catchup.stream import Stream
 from include.warehouse.findings import KINDS
 
 _RUNBOOKS = Path(__file__).parent / "runbooks"
@@ -13,7 +14,8 @@ _RUNBOOKS = Path(__file__).parent / "runbooks"
 def document_catch_up(source: Source) -> str:
     """The page of a source's catch-up DAG: what it is, the runbook, how its provider speaks."""
     what, _, wire = source.documentation.strip().partition("\n\n")
-    runbook = _read("catch_up").replace("{source}", source.name)
+    land = _read("land_stream" if isinstance(source.acquire, Stream) else "land_log").rstrip()
+    runbook = _read("catch_up").replace("{land}", land).replace("{source}", source.name)
     return f"{what}\n\n{runbook}\n# The provider\n\n{wire}"
 
 

@@ -1,7 +1,8 @@
 """Which files of the import folder a run imports, and what becomes of each.
 
-Whoever triggers a run names a file of that folder and no other of the machine's files: not through
-`..`, an absolute path or a symbolic link.
+A file whose name begins with that of a stream (`odds88-2026-11-18.ndjson`) holds its messages; any
+other holds payouts.  Whoever triggers a run names a file of that folder and no other of the
+machine's files: not through `..`, an absolute path or a symbolic link.
 """
 
 from __future__ import annotations
@@ -17,11 +18,17 @@ from typing import Any
 from airflow.sdk import Param
 from sqlalchemy import Engine
 
+from include.catchup import files
+from include.catchup.files import FileImported
+from include.catchup.sources import SOURCES, Source
 from include.payouts.importing import FileRefused, Imported, import_file
+from include.settings import Settings
 
 DONE = "done"
 
 _SETTING = "SETTLEMENTS_IMPORT_FOLDER"
+# Read when the module is imported, as the tasks do.
+_SETTINGS = Settings()
 _PROGRESS_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
@@ -55,7 +62,7 @@ def form_fields() -> dict[str, Param]:
             type=["null", "string"],
             format="date",
             title="Business date",
-            description="The UTC day of payouts whose line names none.",
+            description="The UTC day of payouts whose line names none; not for other files.",
         ),
     }
 
@@ -65,9 +72,9 @@ def import_each(
 ) -> dict[str, Any]:
     """Import the file at `path` within `folder`, or every file that waits there; counts by file.
 
-    One that was read to its end moves into `done/` beside it, also if lines of it were rejected:
-    the finding `lines_rejected` has those.  Raises `FilesRefused` at the end if any file stays,
-    and `ImportFolderUnusable` if there is no folder.
+    One that was read to its end moves into `done/` beside it, also if lines of it were rejected or
+    quarantined: the findings `lines_rejected` and `records_quarantined` have those.  Raises
+    `FilesRefused` at the end if any file stays, and `ImportFolderUnusable` if there is no folder.
     """
     root = _root(folder)
     day = _read_day(business_date)
@@ -76,9 +83,9 @@ def import_each(
     for name in [path] if path is not None else _waiting(root):
         try:
             file = _locate(root, name)
-            imported[_shown(name)] = _counts(_import(engine, file, day))
+            imported[_shown(name)] = _import(engine, file, day)
             _move_away(file)
-        except (_Refused, FileRefused, OSError) as error:
+        except (_Refused, FileRefused, files.FileRefused, OSError) as error:
             refused.append(f"{_shown(name)}: {_reason(error)}")
             _log.warning("%s stays where it is: %s", _shown(name), _reason(error))
     if not imported and not refused:
@@ -142,8 +149,36 @@ def _locate(root: Path, name: str) -> Path:
     )
 
 
-def _import(engine: Engine, file: Path, day: date | None) -> Imported:
+def _import(engine: Engine, file: Path, day: date | None) -> dict[str, Any]:
     before = file.stat()
+    source = _source_of(file)
+    if source is None:
+        told = _import_payouts(engine, file, day)
+    else:
+        told = _import_messages(engine, source, file)
+    after = file.stat()
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise _Refused(
+            "it was changed while it was read. What was read is imported. Trigger the DAG again "
+            "when it is complete: nothing is entered twice."
+        )
+    return told
+
+
+def _source_of(file: Path) -> Source | None:
+    """The stream whose messages the file holds; None if it holds payouts."""
+    sources = SOURCES.values()
+    named = files.source_named(file, sources)
+    if named is None and (held := files.source_recognized(file, sources)) is not None:
+        raise _Refused(
+            f"it holds messages of {held.name}, which its name does not say. Nothing of it was "
+            f"imported. Rename it so that it begins with {held.name} and ends with .ndjson, then "
+            "trigger the DAG again."
+        )
+    return named
+
+
+def _import_payouts(engine: Engine, file: Path, day: date | None) -> dict[str, Any]:
     imported = import_file(engine, file, day, _Progress(_shown(file.name)).report)
     if imported.rejected:
         _log.warning(
@@ -151,13 +186,22 @@ def _import(engine: Engine, file: Path, day: date | None) -> Imported:
             "finding lines_rejected says how to go on.",
             *(_shown(file.name), imported.rejected),
         )
-    after = file.stat()
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise _Refused(
-            "it was changed while it was read. What was read is imported. Trigger the DAG again "
-            "when it is complete: nothing is entered twice."
+    return {name: count for name, count in asdict(imported).items() if name != "position"}
+
+
+def _import_messages(engine: Engine, source: Source, file: Path) -> dict[str, Any]:
+    report = _Progress(_shown(file.name)).report
+    imported = files.import_file(engine, source, file, _SETTINGS, report)
+    if imported.broken:
+        _log.warning(
+            "%s: %d lines are no message of %s. They are quarantined with their numbers; the "
+            "finding records_quarantined will say how to go on.",
+            *(_shown(file.name), imported.broken, source.name),
         )
-    return imported
+    steps = files.next_steps(source, imported)
+    for step in steps:
+        _log.info("%s: %s", _shown(file.name), step)
+    return {**files.counts(imported), "next": steps}
 
 
 def _move_away(file: Path) -> None:
@@ -169,7 +213,9 @@ def _move_away(file: Path) -> None:
         done.mkdir(exist_ok=True)
         target = done / file.name
         if target.exists():
-            target = done / f"{file.stem}.{time.time_ns()}{file.suffix}"
+            # Before all that its name ends with, which says what it holds.
+            name, dot, ending = file.name.partition(".")
+            target = done / f"{name}.{time.time_ns()}{dot}{ending}"
         file.rename(target)
     except OSError as error:
         raise _Refused(
@@ -183,10 +229,6 @@ def _shown(name: str) -> str:
     return name.encode("utf-8", "replace").decode()
 
 
-def _counts(imported: Imported) -> dict[str, int]:
-    return {name: count for name, count in asdict(imported).items() if name != "position"}
-
-
 def _reason(error: Exception) -> str:
     return error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)
 
@@ -198,14 +240,21 @@ class _Progress:
         self._name = name
         self._began = self._said = time.monotonic()
 
-    def report(self, imported: Imported) -> None:
+    def report(self, imported: Imported | FileImported) -> None:
         now = time.monotonic()
         is_over = imported.position >= imported.size
         if not is_over and now - self._said < _PROGRESS_SECONDS:
             return
         self._said = now
+        read, gist = _gist(imported)
         _log.info(
-            "%s: %.0f %%, %d lines, %.0f a second, %d new, %d rejected",
-            *(self._name, 100 * imported.position / max(imported.size, 1), imported.read),
-            *(imported.read / max(now - self._began, 0.001), imported.new, imported.rejected),
+            "%s: %.0f %%, %d lines, %.0f a second, %s",
+            *(self._name, 100 * imported.position / max(imported.size, 1), read),
+            *(read / max(now - self._began, 0.001), gist),
         )
+
+
+def _gist(imported: Imported | FileImported) -> tuple[int, str]:
+    if isinstance(imported, Imported):
+        return imported.read, f"{imported.new} new, {imported.rejected} rejected"
+    return imported.lines, f"{imported.landed} landed, {imported.broken} broken"

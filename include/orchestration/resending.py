@@ -40,7 +40,8 @@ def form_fields() -> dict[str, Param]:
             minimum=1,
             maximum=BATCH_ITEMS_LIMIT,
             title="Payouts in a request",
-            description="Empty: as SETTLEMENTS_WALLET_BATCH_ITEMS says. 1 sends them one by one.",
+            description="Empty: as SETTLEMENTS_WALLET_BATCH_ITEMS says. 1 sends them one by one, "
+            "behind the first eleven.",
         ),
     }
 

@@ -7,6 +7,7 @@ to be done is read from the warehouse: any of them may be killed, cleared, repea
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
@@ -15,7 +16,9 @@ from typing import Any
 from airflow.sdk import task as airflow_task
 
 from include.catchup import pipeline, watching
-from include.catchup.sources import SOURCES
+from include.catchup.position import DOUBLINGS_LIMIT
+from include.catchup.sources import SOURCES, Source
+from include.catchup.stream import Stream
 from include.orchestration.alerting import alert_failure, send_unsent
 from include.orchestration.assets import RESEND_OUTCOME, SETTLEMENTS
 from include.orchestration.connections import open_partner, open_source, open_warehouse
@@ -40,11 +43,18 @@ SETTINGS = Settings()
 task = partial(airflow_task, multiple_outputs=False)
 
 
-def land_time_limit(settings: Settings) -> timedelta:
-    """How long `land` may take: its own bound, its last call with every retry, and a commit."""
+def land_time_limit(source: Source, settings: Settings = SETTINGS) -> timedelta:
+    """How long `land` may take: its own bound, its last call with every retry, and a commit.
+
+    A stream's bound may have been doubled; before, its lease is waited for, and it is connected to.
+    """
     longest_wait = max(settings.retry_after_limit_seconds, 10.5)
     last_call = settings.read_attempts * (settings.call_deadline_seconds + longest_wait)
-    return timedelta(seconds=settings.land_time_limit_seconds + last_call + 120)
+    bound = settings.land_time_limit_seconds
+    if isinstance(source.acquire, Stream):
+        bound *= 2**DOUBLINGS_LIMIT
+        bound += settings.stream_lease_seconds + settings.call_deadline_seconds
+    return timedelta(seconds=bound + last_call + 120)
 
 
 TASK_DEFAULTS: dict[str, Any] = {
@@ -61,11 +71,11 @@ TASK_DEFAULTS: dict[str, Any] = {
 }
 
 
-@task(execution_timeout=land_time_limit(SETTINGS))
+@task()
 def land(source_name: str, run_id: str | None = None) -> dict[str, Any] | None:
     """Land what the provider has beyond the cursor."""
     source = SOURCES[source_name]
-    with open_source(source, SETTINGS) as client:
+    with closing(open_source(source, SETTINGS)) as client:
         return _told(pipeline.land(open_warehouse(), source, client, SETTINGS, run_id))
 
 

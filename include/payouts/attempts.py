@@ -1,27 +1,29 @@
 """Attempts: committed before their first byte is sent, closed with what the wallet said.
 
-An attempt is closed in one transaction: the answer as it came, what it says of each payout, and
-what that makes of the payout.  Rows are locked in one order everywhere: the attempt, then payouts
-by id.
+Several are committed at once, and several closed: each has its own row, items, digest and deadline,
+and is in doubt, answered or sent again on its own.  An attempt is closed in one transaction: the
+answer as it came, what it says of each payout, and what that makes of the payout.  Rows are locked
+in one order everywhere: attempts, then payouts, each by id.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, text
 
-from include.payouts.judging import ItemJudgement, ItemOutcome, Judgement
+from include.payouts.judging import ItemOutcome, Judgement
 from include.payouts.outbox import SOURCE
 from include.providers.http import Answer
 from include.providers.wallet import join_items
 from include.warehouse.database import array_literal, look_up_by_key, transaction
 from include.warehouse.findings import Finding, open_finding
-from include.warehouse.leases import Lease, check_lease, is_last
+from include.warehouse.leases import Lease, check_lease
 
 _EXAMPLES = 10
 
@@ -33,6 +35,21 @@ class Sender:
     lease: Lease
     window_id: int
     run_id: str | None
+
+
+class Stage(NamedTuple):
+    """Attempts of one sender and currency that are judged together."""
+
+    epoch: int
+    currency: str
+    number: int
+
+
+class Batch(NamedTuple):
+    """Payouts that are to be sent in one request, in this order."""
+
+    stage: Stage
+    ids: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -54,9 +71,17 @@ class Attempt:
         return join_items(list(self.items.values()))
 
 
+class Told(NamedTuple):
+    """What came of an attempt: how its items are judged, and the answer if there was one."""
+
+    attempt_id: int
+    judgement: Judgement
+    answer: Answer | None
+
+
 @dataclass(frozen=True)
 class Closed:
-    """What became of an attempt's payouts: how many of each, after what was known before."""
+    """What became of attempts' payouts: how many of each, after what was known before."""
 
     processed: int = 0
     refused: int = 0
@@ -85,88 +110,137 @@ ORDER BY transaction_id
 FOR UPDATE SKIP LOCKED
 """)
 
-_INSERT_ATTEMPT = text("""
+_INSERT_ATTEMPTS = text("""
 INSERT INTO wallet.attempt (
     window_id, epoch, run_id, currency, stage, items, amount, body_sha256, deadline_at
 )
-VALUES (
-    :window_id, :epoch, :run_id, :currency, :stage, :items, :amount, :body_sha256,
+SELECT
+    :window_id, :epoch, :run_id, currency, stage, items, amount, CAST(body_sha256 AS bytea),
     clock_timestamp() + :seconds * interval '1 second'
-)
-RETURNING attempt_id
+FROM unnest(
+    CAST(:currencies AS text[]), CAST(:stages AS integer[]), CAST(:items AS integer[]),
+    CAST(:amounts AS numeric[]), CAST(:digests AS text[])
+) AS intended (currency, stage, items, amount, body_sha256)
+RETURNING attempt_id, body_sha256
 """)
 
 _INSERT_ITEMS = text("""
 INSERT INTO wallet.attempt_item (transaction_id, attempt_id, place)
-SELECT transaction_id, :attempt_id, place
-FROM unnest(CAST(:ids AS text[])) WITH ORDINALITY AS listed (transaction_id, place)
+SELECT transaction_id, attempt_id, place
+FROM unnest(
+    CAST(:ids AS text[]), CAST(:attempts AS bigint[]), CAST(:places AS smallint[])
+) AS listed (transaction_id, attempt_id, place)
 """)
 
 
-def commit_attempt(
-    engine: Engine,
-    sender: Sender,
-    currency: str,
-    stage: int,
-    candidates: Iterable[str],
-    deadline_seconds: float,
-) -> Attempt | None:
-    """Commit the intent to send those of the candidates that may be sent now; None if none may.
+class _Intent(NamedTuple):
+    """What an attempt will hold: its items' bytes by id, the digest of its body, their sum."""
+
+    stage: Stage
+    items: dict[str, bytes]
+    digest: bytes
+    amount: int
+
+
+def commit_attempts(
+    engine: Engine, sender: Sender, batches: Sequence[Batch], deadline_seconds: float
+) -> list[Attempt | None]:
+    """Commit the intent to send, for each batch, those payouts of it that may be sent now; None
+    where none may.
 
     Raises `LeaseLost` if somebody else sends since.
     """
     with transaction(engine, "sender") as connection:
         look_up_by_key(connection)
         check_lease(connection, sender.lease)
-        due = connection.execute(_LOCK_DUE, {"ids": array_literal(candidates)}).all()
-        if not due:
-            return None
-        items = {row.transaction_id: bytes(row.item) for row in due}
+        intents = _lock_due(connection, batches)
         # Read before the server reads its clock: ours is over first.
         begun_at = time.monotonic()
-        attempt_id: int = connection.execute(
-            _INSERT_ATTEMPT,
-            {
-                "window_id": sender.window_id,
-                "epoch": sender.lease.epoch,
-                "run_id": sender.run_id,
-                "currency": currency,
-                "stage": stage,
-                "items": len(items),
-                "amount": sum(row.amount for row in due),
-                "body_sha256": hashlib.sha256(join_items(list(items.values()))).digest(),
-                "seconds": deadline_seconds,
-            },
-        ).scalar_one()
-        connection.execute(_INSERT_ITEMS, {"attempt_id": attempt_id, "ids": array_literal(items)})
-    return Attempt(attempt_id, items, begun_at, begun_at + deadline_seconds)
+        numbers = _insert(connection, sender, [each for each in intents if each], deadline_seconds)
+    return [
+        intent
+        and Attempt(numbers[intent.digest], intent.items, begun_at, begun_at + deadline_seconds)
+        for intent in intents
+    ]
 
 
-def may_begin(engine: Engine, sender: Sender) -> bool:
-    """Whether the sender still holds its lock."""
-    with transaction(engine, "sender") as connection:
-        return is_last(connection, sender.lease)
+def _lock_due(connection: Connection, batches: Sequence[Batch]) -> list[_Intent | None]:
+    candidates = array_literal(each for batch in batches for each in batch.ids)
+    due = {row.transaction_id: row for row in connection.execute(_LOCK_DUE, {"ids": candidates})}
+    intents: list[_Intent | None] = []
+    for stage, ids in batches:
+        # Taken out, so that none can be in two of them.
+        rows = [due.pop(each) for each in ids if each in due]
+        items = {row.transaction_id: bytes(row.item) for row in rows}
+        digest = hashlib.sha256(join_items(list(items.values()))).digest()
+        amount = sum(row.amount for row in rows)
+        intents.append(_Intent(stage, items, digest, amount) if items else None)
+    return intents
+
+
+def _insert(
+    connection: Connection, sender: Sender, intents: Sequence[_Intent], deadline_seconds: float
+) -> dict[bytes, int]:
+    """The attempts' numbers by the digest of their bodies, of which no two are the same."""
+    if not intents:
+        return {}
+    inserted = connection.execute(
+        _INSERT_ATTEMPTS,
+        {
+            "window_id": sender.window_id,
+            "epoch": sender.lease.epoch,
+            "run_id": sender.run_id,
+            "currencies": array_literal(intent.stage.currency for intent in intents),
+            "stages": _numbers(intent.stage.number for intent in intents),
+            "items": _numbers(len(intent.items) for intent in intents),
+            "amounts": _numbers(intent.amount for intent in intents),
+            "digests": array_literal(rf"\x{intent.digest.hex()}" for intent in intents),
+            "seconds": deadline_seconds,
+        },
+    )
+    numbers = {bytes(row.body_sha256): row.attempt_id for row in inserted}
+    listed = [
+        (transaction_id, numbers[intent.digest], place)
+        for intent in intents
+        for place, transaction_id in enumerate(intent.items, 1)
+    ]
+    ids, attempts, places = zip(*listed, strict=True)
+    connection.execute(
+        _INSERT_ITEMS,
+        {"ids": array_literal(ids), "attempts": _numbers(attempts), "places": _numbers(places)},
+    )
+    return numbers
 
 
 # --- after the answer ---------------------------------------------------------------------------
 
-# None if it is closed already: the commit of an earlier try was not heard of.
+# Not those that are closed already: the commit of an earlier try was not heard of.
 _CLOSE = text("""
 UPDATE wallet.attempt
-SET result = :result, detail = :detail, closed_at = now(), closed_by_epoch = :epoch,
-    http_status = :http_status, content_type = :content_type, answer = :answer,
-    is_answer_complete = :is_answer_complete, answer_code = :answer_code
-WHERE attempt_id = :attempt_id AND (result IS NULL OR result = 'in_doubt')
+SET result = told.result, detail = told.detail, closed_at = now(), closed_by_epoch = :epoch,
+    http_status = told.http_status, content_type = told.content_type, answer = told.answer,
+    is_answer_complete = told.is_answer_complete, answer_code = told.answer_code
+FROM unnest(
+    CAST(:attempts AS bigint[]), CAST(:results AS text[]), CAST(:details AS text[]),
+    CAST(:statuses AS smallint[]), CAST(:content_types AS text[]), CAST(:answers AS bytea[]),
+    CAST(:completes AS boolean[]), CAST(:codes AS text[])
+) AS told (
+    attempt_id, result, detail, http_status, content_type, answer, is_answer_complete, answer_code
+)
+WHERE attempt.attempt_id = told.attempt_id
+    AND (attempt.result IS NULL OR attempt.result = 'in_doubt')
+RETURNING attempt.attempt_id
 """)
 
 _CLOSE_ITEMS = text("""
 UPDATE wallet.attempt_item
 SET outcome = told.outcome, code = told.code, balance = told.balance, detail = told.detail
 FROM unnest(
-    CAST(:ids AS text[]), CAST(:outcomes AS text[]), CAST(:codes AS text[]),
-    CAST(:balances AS numeric[]), CAST(:details AS text[])
-) AS told (transaction_id, outcome, code, balance, detail)
-WHERE attempt_item.transaction_id = told.transaction_id AND attempt_id = :attempt_id
+    CAST(:ids AS text[]), CAST(:attempts AS bigint[]), CAST(:outcomes AS text[]),
+    CAST(:codes AS text[]), CAST(:balances AS numeric[]), CAST(:details AS text[])
+) AS told (transaction_id, attempt_id, outcome, code, balance, detail)
+WHERE attempt_item.transaction_id = told.transaction_id
+    AND attempt_item.attempt_id = told.attempt_id
 """)
 
 _LOCK = text("""
@@ -180,8 +254,9 @@ FOR UPDATE
 _PROCESS = text("""
 UPDATE wallet.transaction
 SET disposition = 'processed', hold_reason = NULL, hold_detail = NULL, hold_finding_id = NULL,
-    evidence = jsonb_build_object('attempt_id', CAST(:attempt_id AS bigint), 'code', 'RS_OK')
-WHERE transaction_id = ANY (CAST(:ids AS text[])) AND disposition = 'open'
+    evidence = jsonb_build_object('attempt_id', told.attempt_id, 'code', 'RS_OK')
+FROM unnest(CAST(:ids AS text[]), CAST(:attempts AS bigint[])) AS told (id, attempt_id)
+WHERE transaction_id = told.id AND disposition = 'open'
 """)
 
 _LOST = text("""
@@ -195,18 +270,21 @@ ORDER BY transaction_id
 _DOUBTED_ELSEWHERE = text("""
 SELECT DISTINCT transaction_id
 FROM wallet.attempt_item
-WHERE transaction_id = ANY (CAST(:ids AS text[])) AND attempt_id <> :attempt_id
-    AND (outcome IS NULL OR outcome IN ('in_doubt', 'contested'))
+JOIN unnest(CAST(:ids AS text[]), CAST(:attempts AS bigint[])) AS told (id, refused_by)
+    ON transaction_id = id
+WHERE attempt_id <> refused_by AND (outcome IS NULL OR outcome IN ('in_doubt', 'contested'))
 """)
 
 _HOLD = text("""
 UPDATE wallet.transaction
 SET hold_reason = :reason, hold_detail = told.detail, hold_finding_id = NULL,
     evidence = CASE WHEN :is_evidence THEN jsonb_build_object(
-        'attempt_id', CAST(:attempt_id AS bigint), 'code', told.code
+        'attempt_id', told.attempt_id, 'code', told.code
     ) END
-FROM unnest(CAST(:ids AS text[]), CAST(:codes AS text[]), CAST(:details AS text[]))
-    AS told (id, code, detail)
+FROM unnest(
+    CAST(:ids AS text[]), CAST(:attempts AS bigint[]), CAST(:codes AS text[]),
+    CAST(:details AS text[])
+) AS told (id, attempt_id, code, detail)
 WHERE transaction_id = told.id AND disposition = 'open'
     AND coalesce(hold_reason, '') = ANY (CAST(:gives_way AS text[]))
 """)
@@ -219,154 +297,170 @@ _GIVES_WAY = {
 }
 
 
-def close_attempt(
-    engine: Engine,
-    sender: Sender,
-    attempt: Attempt,
-    judgement: Judgement,
-    answer: Answer | None,
-    *,
-    is_idempotent: bool,
+class _Row(NamedTuple):
+    """One payout's outcome in one attempt, as `ItemJudgement`."""
+
+    transaction_id: str
+    attempt_id: int
+    outcome: ItemOutcome
+    code: str | None
+    balance: int | None
+    detail: str | None
+
+
+def close_attempts(
+    engine: Engine, sender: Sender, told: Sequence[Told], *, is_idempotent: bool
 ) -> Closed:
-    """Store what came of an attempt, and what it makes of its payouts.
+    """Store what came of attempts, and what it makes of their payouts.
 
     A late answer is taken as well, whoever sends by now: it is the truth about its own attempt.
     May be called again if the warehouse went away: what is stored already stays as it is.
     """
+    in_order = sorted(told, key=lambda each: each.attempt_id)
     with transaction(engine, "sender") as connection:
         look_up_by_key(connection)
-        closing = _closing(sender, attempt.attempt_id, judgement, answer)
-        if not connection.execute(_CLOSE, closing).rowcount:
-            return Closed()
-        closed = _apply(connection, attempt.attempt_id, judgement, is_idempotent)
-        _close_items(connection, attempt.attempt_id, judgement.items)
-        if judgement.foreign_ids:
-            _tell_foreign(connection, attempt.attempt_id, judgement.foreign_ids)
+        closed_now = _close(connection, sender, in_order)
+        taken = [each for each in in_order if each.attempt_id in closed_now]
+        rows = sorted(
+            _Row(item.transaction_id, attempt_id, *item[1:])
+            for attempt_id, judgement, _ in taken
+            for item in judgement.items
+        )
+        closed = _apply(connection, rows, is_idempotent)
+        _close_items(connection, rows)
+        for attempt_id, judgement, _ in taken:
+            if judgement.foreign_ids:
+                _tell_foreign(connection, attempt_id, judgement.foreign_ids)
     return closed
 
 
-def _closing(
-    sender: Sender, attempt_id: int, judgement: Judgement, answer: Answer | None
-) -> dict[str, Any]:
-    return {
-        "attempt_id": attempt_id,
-        "epoch": sender.lease.epoch,
-        "result": judgement.result,
-        "detail": judgement.detail,
-        "answer_code": judgement.answer_code,
-        "http_status": answer and answer.status,
-        "content_type": answer and answer.content_type,
-        "answer": answer and answer.body,
-        "is_answer_complete": answer and answer.is_complete,
-    }
+def _close(connection: Connection, sender: Sender, told: Sequence[Told]) -> set[int]:
+    judgements = [each.judgement for each in told]
+    answers = [each.answer for each in told]
+    return set(
+        connection.scalars(
+            _CLOSE,
+            {
+                "epoch": sender.lease.epoch,
+                "attempts": [each.attempt_id for each in told],
+                "results": [judgement.result for judgement in judgements],
+                "details": [judgement.detail for judgement in judgements],
+                "codes": [judgement.answer_code for judgement in judgements],
+                "statuses": [answer and answer.status for answer in answers],
+                "content_types": [answer and answer.content_type for answer in answers],
+                "answers": [answer and answer.body for answer in answers],
+                "completes": [answer and answer.is_complete for answer in answers],
+            },
+        )
+    )
 
 
-def _close_items(connection: Connection, attempt_id: int, items: Sequence[ItemJudgement]) -> None:
+def _close_items(connection: Connection, rows: Sequence[_Row]) -> None:
     connection.execute(
         _CLOSE_ITEMS,
         {
-            "attempt_id": attempt_id,
-            "ids": _ids(items),
-            "outcomes": array_literal(item.outcome for item in items),
-            "codes": array_literal(item.code for item in items),
+            **_named(rows),
+            "outcomes": array_literal(row.outcome for row in rows),
+            "codes": array_literal(row.code for row in rows),
             "balances": array_literal(
-                None if item.balance is None else str(item.balance) for item in items
+                None if row.balance is None else str(row.balance) for row in rows
             ),
-            "details": array_literal(item.detail for item in items),
+            "details": array_literal(row.detail for row in rows),
         },
     )
 
 
-def _apply(
-    connection: Connection, attempt_id: int, judgement: Judgement, is_idempotent: bool
-) -> Closed:
-    booked = judgement.items_of(ItemOutcome.OK)
-    refused = judgement.items_of(ItemOutcome.REFUSED)
-    contested = judgement.items_of(ItemOutcome.CONTESTED)
-    doubted = judgement.items_of(ItemOutcome.IN_DOUBT)
+def _apply(connection: Connection, rows: Sequence[_Row], is_idempotent: bool) -> Closed:
+    by_outcome: dict[ItemOutcome, list[_Row]] = defaultdict(list)
+    for row in rows:
+        by_outcome[row.outcome].append(row)
+    booked, doubted = by_outcome[ItemOutcome.OK], by_outcome[ItemOutcome.IN_DOUBT]
+    refused, contested = by_outcome[ItemOutcome.REFUSED], by_outcome[ItemOutcome.CONTESTED]
     held_in_doubt = [] if is_idempotent else doubted
     to_hold = [*refused, *contested, *held_in_doubt]
     if to_hold:
         # All at once and in order, before the first of them is changed.
-        connection.execute(_LOCK, {"ids": _ids([*booked, *to_hold])})
-    processed = _process(connection, attempt_id, booked)
-    refused, doubtful = _split(refused, _doubted_elsewhere(connection, attempt_id, refused))
+        connection.execute(_LOCK, _named([*booked, *to_hold]))
+    processed = _process(connection, booked)
+    refused, doubtful = _split(refused, _doubted_elsewhere(connection, refused))
     contested = [*contested, *doubtful]
-    _hold(connection, attempt_id, "refusal_pending", refused)
-    _hold(connection, attempt_id, "contested", contested)
-    _hold(connection, attempt_id, "in_doubt", held_in_doubt)
+    _hold(connection, "refusal_pending", refused)
+    _hold(connection, "contested", contested)
+    _hold(connection, "in_doubt", held_in_doubt)
     return Closed(processed, len(refused), len(contested), len(doubted))
 
 
-def _process(connection: Connection, attempt_id: int, booked: Sequence[ItemJudgement]) -> int:
+def _process(connection: Connection, booked: Sequence[_Row]) -> int:
     if not booked:
         return 0
-    this = {"attempt_id": attempt_id, "ids": _ids(booked)}
-    processed = connection.execute(_PROCESS, this).rowcount
-    if processed < len(booked) and (lost := connection.scalars(_LOST, this).all()):
-        _tell_paid_though_lost(connection, attempt_id, lost)
+    processed = connection.execute(_PROCESS, _named(booked)).rowcount
+    if processed < len(booked):
+        lost = set(connection.scalars(_LOST, _named(booked)))
+        _tell_paid_though_lost(connection, [row for row in booked if row.transaction_id in lost])
     return processed
 
 
-def _doubted_elsewhere(
-    connection: Connection, attempt_id: int, refused: Sequence[ItemJudgement]
-) -> set[str]:
-    if not refused:
-        return set()
-    found = connection.scalars(_DOUBTED_ELSEWHERE, {"attempt_id": attempt_id, "ids": _ids(refused)})
-    return set(found)
+def _doubted_elsewhere(connection: Connection, refused: Sequence[_Row]) -> set[str]:
+    return set(connection.scalars(_DOUBTED_ELSEWHERE, _named(refused))) if refused else set()
 
 
-def _split(
-    refused: Sequence[ItemJudgement], doubted: set[str]
-) -> tuple[list[ItemJudgement], list[ItemJudgement]]:
+def _split(refused: Sequence[_Row], doubted: set[str]) -> tuple[list[_Row], list[_Row]]:
     """Those that were refused for sure, and those that another request may have booked."""
-    sure = [item for item in refused if item.transaction_id not in doubted]
+    sure = [row for row in refused if row.transaction_id not in doubted]
     doubtful = [
-        item._replace(detail=f"refused with {item.code}, after a request of which no answer came")
-        for item in refused
-        if item.transaction_id in doubted
+        row._replace(detail=f"refused with {row.code}, after a request of which no answer came")
+        for row in refused
+        if row.transaction_id in doubted
     ]
     return sure, doubtful
 
 
-def _hold(
-    connection: Connection, attempt_id: int, reason: str, items: Sequence[ItemJudgement]
-) -> None:
-    if not items:
+def _hold(connection: Connection, reason: str, rows: Sequence[_Row]) -> None:
+    if not rows:
         return
     connection.execute(
         _HOLD,
         {
+            **_named(rows),
             "reason": reason,
-            "attempt_id": attempt_id,
             "is_evidence": reason == "refusal_pending",
-            "ids": _ids(items),
-            "codes": array_literal(item.code for item in items),
-            "details": array_literal(item.detail or item.code for item in items),
+            "codes": array_literal(row.code for row in rows),
+            "details": array_literal(row.detail or row.code for row in rows),
             "gives_way": _GIVES_WAY[reason],
         },
     )
 
 
-def _ids(items: Iterable[ItemJudgement]) -> str:
-    return array_literal(item.transaction_id for item in items)
+def _named(rows: Sequence[_Row]) -> dict[str, str]:
+    return {
+        "ids": array_literal(row.transaction_id for row in rows),
+        "attempts": _numbers(row.attempt_id for row in rows),
+    }
 
 
-def _tell_paid_though_lost(connection: Connection, attempt_id: int, ids: Sequence[str]) -> None:
-    open_finding(
-        connection,
-        Finding(
-            kind="paid_though_lost",
-            source=SOURCE,
-            subject=f"attempt {attempt_id}",
-            summary=f"The wallet answered {len(ids)} payouts as paid that had been given up as "
-            "lost.",
-            kept="They stay lost, since that was booked; the answer is stored with the attempt. "
-            "Correct the books by hand, and tell the partner if it should not have paid.",
-            detail={"attempt_id": attempt_id, "count": len(ids), "examples": ids[:_EXAMPLES]},
-        ),
-    )
+def _numbers(numbers: Iterable[int]) -> str:
+    return "{" + ",".join(map(str, numbers)) + "}"
+
+
+def _tell_paid_though_lost(connection: Connection, rows: Iterable[_Row]) -> None:
+    by_attempt: dict[int, list[str]] = defaultdict(list)
+    for row in rows:
+        by_attempt[row.attempt_id].append(row.transaction_id)
+    for attempt_id, ids in by_attempt.items():
+        open_finding(
+            connection,
+            Finding(
+                kind="paid_though_lost",
+                source=SOURCE,
+                subject=f"attempt {attempt_id}",
+                summary=f"The wallet answered {len(ids)} payouts as paid that had been given up as "
+                "lost.",
+                kept="They stay lost, since that was booked; the answer is stored with the "
+                "attempt. Correct the books by hand, and tell the partner if it should not have "
+                "paid.",
+                detail={"attempt_id": attempt_id, "count": len(ids), "examples": ids[:_EXAMPLES]},
+            ),
+        )
 
 
 def _tell_foreign(connection: Connection, attempt_id: int, ids: Sequence[str]) -> None:

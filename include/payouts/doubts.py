@@ -31,6 +31,7 @@ CROSS JOIN LATERAL (
         count(DISTINCT window_id) FILTER (WHERE is_doubtful) AS windows,
         coalesce(bool_or(epoch = :epoch AND outcome IN ('unclear', 'blocked', 'rejected')), false)
             AS is_answered_in_run,
+        coalesce(bool_or(outcome = 'blocked'), false) AS was_blocked,
         max(deadline_at) FILTER (WHERE may_be_booked) AS bound_until,
         max(coalesce(closed_at, committed_at)) FILTER (WHERE is_doubtful) AS doubted_at
     FROM (
@@ -66,6 +67,7 @@ SELECT transaction.transaction_id, sends > 0 AS is_sent, greatest(0, extract(epo
 ) - clock_timestamp())) AS seconds
 {_SENT_SO_FAR}
     AND currency = :currency AND transaction.transaction_id > :last
+    AND was_blocked = :was_blocked
     AND NOT is_answered_in_run AND sends_in_window < :sends_limit AND NOT {_IS_USED_UP}
 ORDER BY transaction.transaction_id
 LIMIT :limit
@@ -96,9 +98,16 @@ class Again(NamedTuple):
 
 
 def sent_before(
-    engine: Engine, sender: Sender, settings: Settings, business_date: date, currency: str
+    engine: Engine,
+    sender: Sender,
+    settings: Settings,
+    business_date: date,
+    currency: str,
+    was_blocked: bool,
 ) -> Iterator[Again]:
-    """The open payouts of a currency that this run may send, again or after a release."""
+    """The open payouts of a currency that this run may send, again or after a release: those that
+    were refused for our key's sake before, or all others.
+    """
     last = ""
     while True:
         with transaction(engine, "sender") as connection:
@@ -106,7 +115,12 @@ def sent_before(
             rows = connection.execute(
                 _AGAIN,
                 _limits(sender, settings, business_date)
-                | {"currency": currency, "last": last, "limit": _PAYOUTS_AT_A_TIME},
+                | {
+                    "currency": currency,
+                    "was_blocked": was_blocked,
+                    "last": last,
+                    "limit": _PAYOUTS_AT_A_TIME,
+                },
             ).all()
         yield from (Again(row.transaction_id, row.is_sent, float(row.seconds or 0)) for row in rows)
         if len(rows) < _PAYOUTS_AT_A_TIME:

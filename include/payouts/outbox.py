@@ -308,7 +308,9 @@ def _tell_changes(connection: Connection, business_date: date) -> None:
         .values(finding_id=finding_id)
     )
     this = conflict_table.c.finding_id == finding_id
-    count = connection.execute(select(func.count()).where(this)).scalar_one()
+    # One may have come with several contents.
+    payouts = func.count(conflict_table.c.transaction_id.distinct())
+    count = connection.execute(select(payouts).where(this)).scalar_one()
     examples = connection.execute(
         select(conflict_table.c.transaction_id, conflict_table.c.conflict_id)
         .where(this)

@@ -162,6 +162,24 @@ WHERE hold_reason = 'refusal_pending' AND hold_finding_id IS NULL
     AND business_date <= :business_date
 """)
 
+# Such answers are about our key or our way of writing, unless the same few payouts alone get them.
+_BLOCKED = text("""
+SELECT
+    count(*) AS payouts,
+    (array_agg(transaction_id || ' (' || code || ')' ORDER BY transaction_id))
+        [1:CAST(:limit AS integer)] AS examples
+FROM wallet.transaction
+CROSS JOIN LATERAL (
+    SELECT outcome, code
+    FROM wallet.attempt_item
+    WHERE attempt_item.transaction_id = transaction.transaction_id
+    ORDER BY attempt_id DESC
+    LIMIT 1
+) AS last_told
+WHERE disposition = 'open' AND hold_reason IS NULL AND business_date <= :business_date
+    AND outcome = 'blocked'
+""")
+
 
 def check_outcome(engine: Engine, business_date: date, run_id: str | None = None) -> Outcome:
     """Store how the days up to `business_date` stand, and check that nothing is left to do in them.
@@ -195,11 +213,18 @@ def check_outcome(engine: Engine, business_date: date, run_id: str | None = None
 
 
 def _unfinished(connection: Connection, business_date: date) -> list[str]:
-    this = {"business_date": business_date}
+    this: dict[str, Any] = {"business_date": business_date}
     told = [
         f"{row.currency}: {row.to_be_sent} to be sent, {row.in_doubt} sent and without an answer"
         for row in connection.execute(_UNFINISHED, this)
     ]
+    blocked = connection.execute(_BLOCKED, this | {"limit": _EXAMPLES}).one()
+    if blocked.payouts:
+        told.append(
+            f"{blocked.payouts} of these refused as if our key or our way of writing were wrong, "
+            f"such as {', '.join(blocked.examples)}; if all others are paid, see in the runbook "
+            "*One payout that is refused as if the key were wrong*"
+        )
     if unjudged := connection.scalar(_UNJUDGED, this):
         told.append(f"{unjudged} refused and not judged yet")
     return told

@@ -12,20 +12,20 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
 from itertools import chain, islice, repeat
-from typing import Any
+from typing import Any, NamedTuple
 
 import tenacity
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from include.payouts import attempts, doubts, outbox, stages
-from include.payouts.attempts import Attempt, Closed, Sender
+from include.payouts.attempts import Attempt, Batch, Closed, Sender, Stage, Told
 from include.payouts.judging import (
     ALIKE_AT_CANARY,
     ItemOutcome,
@@ -35,7 +35,7 @@ from include.payouts.judging import (
     judge_error,
     judge_unsent,
 )
-from include.payouts.stages import CANARY, Stage
+from include.payouts.stages import CANARY
 from include.providers import wallet
 from include.providers.errors import Retriable
 from include.providers.http import Answer, Client
@@ -107,8 +107,8 @@ class Sent:
 class Planned:
     """What a run would send in one currency now; `amount` in units of it.
 
-    `first` are the first ids, `in_doubt` how many may be booked already.  With `finding_id` nothing
-    of it would be sent before that is decided.
+    `first` are the first ids, `in_doubt` how many may be booked already: of these, some may have to
+    wait for the next window.  With `finding_id` nothing of it would be sent before that is decided.
     """
 
     currency: str
@@ -165,7 +165,7 @@ def plan(
                 row.currency,
                 row.payouts,
                 outbox.in_major_units(row.amount),
-                _requests(row.payouts, size),
+                _requests(row.fresh, row.payouts - row.fresh, size),
                 list(row.first),
                 row.in_doubt,
                 stopped.get(row.currency),
@@ -182,7 +182,12 @@ SELECT
         SELECT FROM wallet.attempt_item
         WHERE attempt_item.transaction_id = transaction.transaction_id
             AND (outcome IS NULL OR outcome IN ('in_doubt', 'contested'))
-    )) AS in_doubt
+    )) AS in_doubt,
+    count(*) FILTER (WHERE NOT EXISTS (
+        SELECT FROM wallet.attempt_item
+        WHERE attempt_item.transaction_id = transaction.transaction_id
+            AND outcome IS DISTINCT FROM 'not_executed'
+    )) AS fresh
 FROM wallet.transaction
 WHERE disposition = 'open' AND hold_reason IS NULL AND item IS NOT NULL
     AND business_date <= :business_date
@@ -191,10 +196,13 @@ ORDER BY currency
 """)
 
 
-def _requests(payouts: int, size: int) -> int:
-    """The canary's two, and full ones for the rest."""
-    canary = min(payouts, 1) + (payouts > 1)
-    return canary + -(-max(payouts - 1 - _CANARY_ITEMS, 0) // size)
+def _requests(fresh: int, again: int, size: int) -> int:
+    """The canary's two, full ones for the rest, and small ones for what was sent before."""
+    first = fresh or again
+    full = size if fresh else min(size, *_ITEMS_AGAIN)
+    canary = min(first, 1) + (first > 1)
+    rest = -(-max(first - 1 - _CANARY_ITEMS, 0) // full)
+    return canary + rest + (-(-again // min(size, *_ITEMS_AGAIN)) if fresh else 0)
 
 
 class _Wire:
@@ -216,7 +224,7 @@ class _Wire:
         )
 
     def without_key(self, answer: Answer) -> Answer:
-        """An answer of no use as it may be stored: a page for debugging may repeat the request."""
+        """An answer as it may be stored, once it was judged as it came: some repeat the request."""
         return replace(answer, body=answer.body.replace(self._partner.api_key.encode(), b"..."))
 
     def close(self) -> None:
@@ -234,8 +242,31 @@ class _Wire:
         return client
 
 
+class _Waiting(NamedTuple):
+    """Payouts for one request, how often it was not executed, and when it may be tried next."""
+
+    batch: Batch
+    tries: int = 0
+    may_begin_at: float = 0.0
+
+
+class _Delivery(NamedTuple):
+    """What came of one request, and how long the partner asked us to wait; `is_begun` is false if
+    it was not even tried.
+    """
+
+    told: Told
+    retry_after: float | None = None
+    is_begun: bool = True
+
+
 class _Run:
-    """One tenure of the sender lock."""
+    """One tenure of the sender lock.
+
+    Requests are posted by threads that know nothing but their attempt.  Attempts are committed by
+    this thread, answers are stored by another one; several in one transaction, whichever are there.
+    For each request under way one more is committed, so that nobody waits for the warehouse.
+    """
 
     def __init__(
         self,
@@ -255,12 +286,15 @@ class _Run:
         self._business_date = business_date
         self._batch_items = batch_items
         self._codes = wallet.item_codes(settings)
+        self._longest_wait = (
+            min(settings.wallet_lease_seconds, settings.wallet_deadline_seconds) / 2
+        )
         self._stop = threading.Event()
-        # While as many requests as may be are under way, others' answers are stored.
-        self._slots = threading.Semaphore(settings.wallet_requests_at_once)
-        self._threads = 2 * settings.wallet_requests_at_once
-        self._pool = ThreadPoolExecutor(self._threads, "send")
-        self._counting = threading.Lock()
+        self._pool = ThreadPoolExecutor(settings.wallet_requests_at_once, "send")
+        self._storer = ThreadPoolExecutor(1, "store")
+        self._waiting: list[_Waiting] = []
+        self._under_way: dict[Future[_Delivery], _Waiting] = {}
+        self._storing: dict[Future[Closed], list[Future[_Delivery]]] = {}
         self._silent_requests = 0
         self._has_ok = False
         self._unclear: list[str] = []
@@ -275,6 +309,7 @@ class _Run:
         """Let the requests under way come to their end, and begin no other."""
         self._stop.set()
         self._pool.shutdown()
+        self._storer.shutdown()
 
     def carry_out(self) -> None:
         """Finish what an earlier sender left, then send what is due, then what is in doubt."""
@@ -349,8 +384,11 @@ class _Run:
             )
             requests = self.sent.requests
             waits: list[float] = []
-            for currency in self._currencies():
-                self._send(currency, self._ready(currency, waits), size)
+            currencies = self._currencies()
+            # What our key was refused for comes last: if it is again, the run stops there.
+            for was_blocked in (False, True):
+                for currency in currencies:
+                    self._send(currency, self._ready(currency, waits, was_blocked), size)
             if self.sent.requests > requests:
                 size = next(sizes)
                 continue
@@ -359,10 +397,10 @@ class _Run:
             _log.info("The next payouts in doubt are sent again in %.0f s.", min(waits))
             self._stop.wait(min(waits))
 
-    def _ready(self, currency: str, waits: list[float]) -> Iterator[str]:
+    def _ready(self, currency: str, waits: list[float], was_blocked: bool) -> Iterator[str]:
         """Those that may be sent now; of the others `waits` gets the seconds until they may."""
         for again in doubts.sent_before(
-            self._engine, self._sender, self._settings, self._business_date, currency
+            self._engine, self._sender, self._settings, self._business_date, currency, was_blocked
         ):
             # What never was sent (it came meanwhile, or was locked) waits for a canary.
             if not again.is_sent and currency not in self._proven:
@@ -382,49 +420,28 @@ class _Run:
 
     def _send_canary(self, currency: str, ids: Iterator[str]) -> None:
         """One payout, another one if its answer says nothing, then ten."""
+        stage = Stage(self._sender.lease.epoch, currency, CANARY)
         for transaction_id in islice(ids, ALIKE_AT_CANARY):
-            outcomes = self._deliver(currency, CANARY, [transaction_id])
+            outcomes = self._deliver(iter([Batch(stage, [transaction_id])]))
             if outcomes & {ItemOutcome.OK, ItemOutcome.REFUSED}:
                 self._proven.add(currency)
                 break
-        if currency in self._proven:
-            self._deliver(currency, CANARY, list(islice(ids, _CANARY_ITEMS)))
-        self._judge(Stage(self._sender.lease.epoch, currency, CANARY))
+        if currency in self._proven and (ten := list(islice(ids, _CANARY_ITEMS))):
+            self._deliver(iter([Batch(stage, ten)]))
+        self._judge(stage)
 
     def _send_in_full(self, currency: str, ids: Iterator[str], size: int) -> None:
         """Full requests, several at once; a stage is judged as soon as all of it is answered."""
-        in_flight: dict[Future[Any], Stage] = {}
-        try:
-            while currency not in self._stopped:
-                batch = list(islice(ids, min(size, self._batch_items)))
-                if not batch:
-                    break
-                stage = self._next_stage(currency, len(batch))
-                future = self._pool.submit(self._deliver, currency, stage.number, batch)
-                in_flight[future] = stage
-                if len(in_flight) > self._threads:
-                    self._harvest(in_flight, stage)
-            while in_flight:
-                self._harvest(in_flight, None)
-        except BaseException:
-            # What is under way gets its answer, or its deadline.
-            self._stop.set()
-            wait(in_flight)
-            raise
-
-    def _harvest(self, in_flight: dict[Future[Any], Stage], filling: Stage | None) -> None:
-        done, _ = wait(in_flight, return_when=FIRST_COMPLETED)
-        finished = {in_flight.pop(future) for future in done}
-        for future in done:
-            future.result()
-        self._say_how_far()
-        for stage in sorted(finished - set(in_flight.values()) - {filling}):
+        self._deliver(self._full_batches(currency, ids, size))
+        for stage in sorted(self._to_judge):
             self._judge(stage)
 
-    def _say_how_far(self) -> None:
-        if time.monotonic() - self._said_at >= _SAID_EVERY_SECONDS:
-            self._said_at = time.monotonic()
-            _log.info("So far: %s", self.sent)
+    def _full_batches(self, currency: str, ids: Iterator[str], size: int) -> Iterator[Batch]:
+        while currency not in self._stopped:
+            batch = list(islice(ids, min(size, self._batch_items)))
+            if not batch:
+                return
+            yield Batch(self._next_stage(currency, len(batch)), batch)
 
     def _next_stage(self, currency: str, items: int) -> Stage:
         number, filled = self._filled.get(currency, (CANARY + 1, 0))
@@ -433,118 +450,210 @@ class _Run:
         self._filled[currency] = number, filled + items
         return Stage(self._sender.lease.epoch, currency, number)
 
-    # One request, in whichever thread.
+    # Requests, several at once.
 
-    def _deliver(self, currency: str, stage: int, ids: list[str]) -> set[ItemOutcome]:
+    def _deliver(self, batches: Iterator[Batch]) -> set[ItemOutcome]:
         """Send the payouts until each of them was answered or is in doubt: what came of them."""
         outcomes: set[ItemOutcome] = set()
-        waiting, tries = [ids], 0
-        while waiting and not self._stop.is_set():
-            batch = waiting.pop()
-            with self._slots:
-                if self._stop.is_set():
-                    break
-                attempt = attempts.commit_attempt(
-                    self._engine,
-                    self._sender,
-                    currency,
-                    stage,
-                    batch,
-                    self._settings.wallet_deadline_seconds,
-                )
-                if attempt is None:
-                    continue
-                judgement, answer, retry_after = self._ask(attempt)
-            closed = self._close(attempt, judgement, answer)
-            self._count(Stage(self._sender.lease.epoch, currency, stage), judgement, closed)
-            outcomes |= {item.outcome for item in judgement.items}
-            if judgement.stops:
-                self._stop.set()
-                raise SendingStopped(_refusal(judgement))
-            if judgement.result is Result.NOT_EXECUTED:
-                self._wait_to_try_again(judgement, retry_after, tries)
-                tries += 1
-                waiting.append(batch)
-            elif judgement.is_bisected:
-                waiting += self._halves(list(attempt.items), answer)
+        try:
+            while self._begin(batches) or self._under_way or self._waiting:
+                for delivery, waiting in self._harvest():
+                    outcomes |= {item.outcome for item in delivery.told.judgement.items}
+                    self._conclude(delivery, waiting)
+                self._judge_finished()
+                self._say_how_far()
+        except BaseException:
+            self._finish_what_is_under_way()
+            raise
         return outcomes
 
-    def _ask(self, attempt: Attempt) -> tuple[Judgement, Answer | None, float | None]:
-        """The attempt's judgement, its answer, and how long the partner asked us to wait."""
-        is_stale = time.monotonic() - attempt.begun_at > self._settings.wallet_lease_seconds / 10
-        if is_stale and not attempts.may_begin(self._engine, self._sender):
-            lost = LeaseLost(self._sender.lease)
-            self._close(attempt, judge_unsent(attempt.items, str(lost)), None)
-            raise lost
+    def _finish_what_is_under_way(self) -> None:
+        """What was begun gets its answer, or its deadline; what is not begun stays so."""
+        self._stop.set()
+        wait(self._under_way)
+        wait(self._storing)
+        try:
+            self._take_stored()
+        finally:
+            answered = [each for each in self._under_way if each.exception() is None]
+            if answered:
+                self._take(answered, self._close(answered))
+
+    def _begin(self, batches: Iterator[Batch]) -> bool:
+        """Commit the next attempts and leave them to the threads; False if there were none.
+
+        Those to be tried again come first.  For each thread one attempt waits.
+        """
+        now = time.monotonic()
+        due = [each for each in reversed(self._waiting) if each.may_begin_at <= now][: self._free]
+        for each in due:
+            self._waiting.remove(each)
+        room = max(0, self._free - len(due) - len(self._waiting))
+        due += [_Waiting(batch) for batch in islice(batches, room)]
+        if not due:
+            return False
+        committed = attempts.commit_attempts(
+            self._engine,
+            self._sender,
+            [each.batch for each in due],
+            self._settings.wallet_deadline_seconds,
+        )
+        for waiting, attempt in zip(due, committed, strict=True):
+            if attempt is not None:
+                self._under_way[self._pool.submit(self._ask, attempt)] = waiting
+        return True
+
+    @property
+    def _free(self) -> int:
+        """How many attempts may be committed: answers that wait to be stored take no thread."""
+        at_once = self._settings.wallet_requests_at_once
+        unanswered = sum(not future.done() for future in self._under_way)
+        return min(2 * at_once - unanswered, 4 * at_once - len(self._under_way))
+
+    def _harvest(self) -> list[tuple[_Delivery, _Waiting]]:
+        """Wait until something has come; what was answered is stored, and told once it is."""
+        seconds = None
+        if self._waiting and self._free > 0:
+            soonest = min(each.may_begin_at for each in self._waiting)
+            seconds = max(0.0, soonest - time.monotonic())
+        if not self._under_way:
+            self._stop.wait(seconds or 0.0)
+        unanswered = [future for future in self._under_way if not future.done()]
+        awaited: list[Future[Any]] = [*unanswered, *self._storing]
+        wait(awaited, seconds, FIRST_COMPLETED)
+        stored = self._take_stored()
+        answered = [future for future in self._under_way if future.done()]
+        if answered and not self._storing:
+            self._storing[self._storer.submit(self._close, answered)] = answered
+        return stored
+
+    def _take_stored(self) -> list[tuple[_Delivery, _Waiting]]:
+        """What has been stored since."""
+        came: list[tuple[_Delivery, _Waiting]] = []
+        for storing in [future for future in self._storing if future.done()]:
+            answered = self._storing.pop(storing)
+            came += self._take(answered, storing.result())
+        return came
+
+    def _take(
+        self, answered: list[Future[_Delivery]], closed: Closed
+    ) -> list[tuple[_Delivery, _Waiting]]:
+        """Count what was stored; in the order of the requests."""
+        self.sent.processed += closed.processed
+        self.sent.held += closed.contested
+        self.sent.in_doubt += closed.in_doubt
+        came = [(future.result(), self._under_way.pop(future)) for future in answered]
+        came.sort(key=lambda each: each[0].told.attempt_id)
+        for delivery, waiting in came:
+            self._count(delivery, waiting.batch.stage)
+        return came
+
+    def _ask(self, attempt: Attempt) -> _Delivery:
+        """In a thread of its own: what came of the attempt."""
+        if self._stop.is_set():
+            return _unsent(attempt, "the run stopped before it")
+        if time.monotonic() - attempt.begun_at > self._longest_wait:
+            # Another one is committed in its place: under the lock, and with its whole time.  What
+            # is left of this one may be less than the request took that it waited for.
+            return _unsent(attempt, "it waited for too long before it was sent")
         try:
             answer = self._wire.post(attempt)
         except Exception as error:  # noqa: BLE001
             # Whatever it is: unless it says that nothing was sent, the payouts are in doubt.
-            return judge_error(list(attempt.items), error), None, _retry_after(error)
+            judgement = judge_error(list(attempt.items), error)
+            return _Delivery(Told(attempt.attempt_id, judgement, None), _retry_after(error))
         judgement = judge_answer(attempt.items, answer, self._codes)
-        if judgement.result is not Result.ANSWERED:
-            answer = self._wire.without_key(answer)
-        return judgement, answer, answer.retry_after
+        stored = self._wire.without_key(answer)
+        return _Delivery(Told(attempt.attempt_id, judgement, stored), answer.retry_after)
 
-    def _close(self, attempt: Attempt, judgement: Judgement, answer: Answer | None) -> Closed:
-        """Store the answer, trying again while the warehouse is away: it will not come again."""
-        return _STORING.copy()(
-            attempts.close_attempt,
-            self._engine,
-            self._sender,
-            attempt,
-            judgement,
-            answer,
-            is_idempotent=self._settings.wallet_partner_idempotent,
-        )
+    def _close(self, answered: list[Future[_Delivery]]) -> Closed:
+        """Store answers, trying again while the warehouse is away: they will not come again."""
+        try:
+            return _STORING.copy()(
+                attempts.close_attempts,
+                self._engine,
+                self._sender,
+                [future.result().told for future in answered],
+                is_idempotent=self._settings.wallet_partner_idempotent,
+            )
+        except (DataError, IntegrityError):
+            # One that cannot be stored must not cost the others theirs.
+            if len(answered) > 1:
+                for each in answered:
+                    with suppress(DataError, IntegrityError):
+                        self._close([each])
+            raise
 
-    def _halves(self, ids: list[str], answer: Answer | None) -> list[list[str]]:
-        half = len(ids) // 2
-        if answer is not None and answer.status == 413:
-            self._batch_items = max(1, min(self._batch_items, half))
-        return [ids[half:], ids[:half]]
-
-    def _count(self, stage: Stage, judgement: Judgement, closed: Closed) -> None:
-        unclear = judgement.items_of(ItemOutcome.UNCLEAR)
-        with self._counting:
-            self.sent.requests += 1
-            self.sent.processed += closed.processed
-            self.sent.held += closed.contested
-            self.sent.in_doubt += closed.in_doubt
-            self._has_ok = self._has_ok or bool(judgement.items_of(ItemOutcome.OK))
+    def _count(self, delivery: _Delivery, stage: Stage) -> None:
+        judgement = delivery.told.judgement
+        outcomes = {item.outcome for item in judgement.items}
+        self.sent.requests += delivery.is_begun
+        self._has_ok = self._has_ok or ItemOutcome.OK in outcomes
+        if outcomes & {ItemOutcome.REFUSED, ItemOutcome.CONTESTED, ItemOutcome.UNCLEAR}:
+            self._to_judge.add(stage)
+            unclear = judgement.items_of(ItemOutcome.UNCLEAR)
             self._unclear += [item.transaction_id for item in unclear]
-            if closed.refused or closed.contested or unclear:
-                self._to_judge.add(stage)
-            if all(item.outcome is ItemOutcome.IN_DOUBT for item in judgement.items):
-                self._silent_requests += 1
-            elif judgement.result is Result.ANSWERED:
-                self._silent_requests = 0
-            is_silent = self._silent_requests >= _SILENT_REQUESTS
-        if is_silent:
-            self._stop.set()
+        if outcomes == {ItemOutcome.IN_DOUBT}:
+            self._silent_requests += 1
+        elif judgement.result is Result.ANSWERED:
+            self._silent_requests = 0
+
+    def _conclude(self, delivery: _Delivery, waiting: _Waiting) -> None:
+        """Stop, or send again what was for sure not executed."""
+        judgement = delivery.told.judgement
+        if self._silent_requests >= _SILENT_REQUESTS:
             raise PartnerUnavailable(
                 f"The wallet gave {_SILENT_REQUESTS} requests one after the other no answer that "
                 f"says anything about their payouts ({judgement.detail or 'other payouts'}). These "
                 "are in doubt, all others are open. Nothing to do now: this task is tried again "
                 "by itself. If it lasts, ask the partner."
             )
+        if judgement.stops:
+            raise SendingStopped(_refusal(judgement))
+        if not delivery.is_begun:
+            self._waiting.append(waiting)
+        elif judgement.result is Result.NOT_EXECUTED:
+            self._waiting.append(self._try_later(waiting, judgement, delivery.retry_after))
+        elif judgement.is_bisected:
+            ids = [item.transaction_id for item in judgement.items]
+            self._waiting += self._halves(waiting.batch.stage, ids, delivery.told.answer)
 
-    def _wait_to_try_again(
-        self, judgement: Judgement, retry_after: float | None, tries: int
-    ) -> None:
+    def _halves(self, stage: Stage, ids: list[str], answer: Answer | None) -> list[_Waiting]:
+        half = len(ids) // 2
+        if answer is not None and answer.status == 413:
+            self._batch_items = max(1, min(self._batch_items, half))
+        return [_Waiting(Batch(stage, ids[half:])), _Waiting(Batch(stage, ids[:half]))]
+
+    def _try_later(
+        self, waiting: _Waiting, judgement: Judgement, retry_after: float | None
+    ) -> _Waiting:
         seconds = max(
-            retry_after or 0.0, min(_FIRST_WAIT_SECONDS * 2**tries, _LONGEST_WAIT_SECONDS)
+            retry_after or 0.0, min(_FIRST_WAIT_SECONDS * 2**waiting.tries, _LONGEST_WAIT_SECONDS)
         )
-        if time.monotonic() + seconds > self._closes_at:
+        may_begin_at = time.monotonic() + seconds
+        if may_begin_at > self._closes_at:
             raise PartnerUnavailable(
                 f"The wallet could not be reached until the window closed ({judgement.detail}). "
                 "What was not sent is open, and nothing of it is lost. Ask the partner, or look at "
                 "the network; then clear this task."
             )
         _log.warning("Not executed (%s). Trying again in %.0f s.", judgement.detail, seconds)
-        self._stop.wait(seconds)
+        return _Waiting(waiting.batch, waiting.tries + 1, may_begin_at)
+
+    def _say_how_far(self) -> None:
+        if time.monotonic() - self._said_at >= _SAID_EVERY_SECONDS:
+            self._said_at = time.monotonic()
+            _log.info("So far: %s", self.sent)
 
     # What becomes of refusals.
+
+    def _judge_finished(self) -> None:
+        """Judge the stages that are full and answered."""
+        in_hand = {each.batch.stage for each in chain(self._waiting, self._under_way.values())}
+        for stage in sorted(self._to_judge - in_hand):
+            filling, _ = self._filled.get(stage.currency, (CANARY, 0))
+            if CANARY < stage.number < filling:
+                self._judge(stage)
 
     def _judge(self, stage: Stage) -> None:
         self._hold_unclear()
@@ -604,6 +713,11 @@ class _Run:
             )
 
 
+def _unsent(attempt: Attempt, why: str) -> _Delivery:
+    told = Told(attempt.attempt_id, judge_unsent(attempt.items, why), None)
+    return _Delivery(told, is_begun=False)
+
+
 def _retry_after(error: BaseException) -> float | None:
     return error.retry_after if isinstance(error, Retriable) else None
 
@@ -611,7 +725,11 @@ def _retry_after(error: BaseException) -> float | None:
 def _refusal(judgement: Judgement) -> str:
     blocked = judgement.items_of(ItemOutcome.BLOCKED)
     codes = sorted({item.code or "no code" for item in blocked})
-    what = judgement.detail or f"{len(blocked)} payouts answered with {', '.join(codes)}"
+    ids = ", ".join(item.transaction_id for item in blocked[:_EXAMPLES])
+    what = judgement.detail or (
+        f"{len(blocked)} of {len(judgement.items)} payouts answered with {', '.join(codes)}, such "
+        f"as {ids}"
+    )
     return (
         f"The wallet refused our key, our signature or our way of writing ({what}). Nothing is "
         "lost: all that was not answered as booked is open. Check `base_url`, password and "

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, func, select, text
 
-from include.payouts.attempts import Sender
+from include.payouts.attempts import Sender, Stage
 from include.payouts.judging import ALIKE_AT_CANARY, AnsweredCode, too_many
 from include.payouts.outbox import SOURCE, ask_about
 from include.settings import Settings
@@ -25,14 +25,6 @@ CANARY = 0
 
 NO_CODE = "no code"
 """Stands for the code of a refusal that has none."""
-
-
-class Stage(NamedTuple):
-    """Attempts of one sender and currency that are judged together."""
-
-    epoch: int
-    currency: str
-    number: int
 
 
 class StageJudged(NamedTuple):
@@ -157,7 +149,7 @@ def _ask(connection: Connection, stage: Stage, code: str) -> int:
     """
     of_stage = (
         select(attempt_item.c.transaction_id)
-        .join_from(attempt, attempt_item)
+        .join_from(attempt, attempt_item, attempt.c.attempt_id == attempt_item.c.attempt_id)
         .where(
             attempt.c.epoch == stage.epoch,
             attempt.c.currency == stage.currency,

@@ -43,6 +43,26 @@ class Retriable(ProviderError):
         self.retry_after = retry_after
 
 
+class StreamEnded(Retriable):
+    """The provider, or the way to it, ended a stream; what came before the end is good.
+
+    `code` is the close code that the provider told, None if it told none.
+    """
+
+    def __init__(
+        self, provider: str, happened: str, next_step: str, *, code: int | None = None
+    ) -> None:
+        super().__init__(provider, happened, next_step)
+        self.code = code
+
+
+class StreamRefused(Retriable):
+    """The provider allows no connection now; another attempt before long would be refused too.
+
+    `retry_after` is how many seconds it asked us to wait, None if it said nothing of it.
+    """
+
+
 class Fatal(ProviderError):
     """Repeating the call cannot help before a person has changed something."""
 

@@ -36,16 +36,41 @@ WAIT_AND_SEE = (
     "and check the address in the Airflow connection `{provider}`."
 )
 
+# How much of a refusal's body is read to quote it …
+EXCERPT_BYTES = 2048
+# … and of which answers none, since what they quote may be the key itself.
+UNQUOTED_STATUSES = frozenset({401, 403})
+
 _JSON_HEADERS = {"Content-Type": "application/json"}
-_EXCERPT_BYTES = 2048
 _EXCERPT_CHARACTERS = 200
 _BACKOFF = tenacity.wait_exponential_jitter(multiplier=0.5, max=10.0, jitter=0.5)
 # 4xx of which the sender says that the same request may succeed later.
 _RETRIABLE_STATUSES = frozenset({408, 425, 429})
-# What such an answer quotes may be the key itself.
-_UNQUOTED_STATUSES = frozenset({401, 403})
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Where a provider is reached and as whom; `client_id` only where it asks for one."""
+
+    base_url: str
+    password: str = field(repr=False)
+    client_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer other than the one that was asked for.
+
+    Names of `headers` are read in lower case; `start` is the beginning of the body, as far as it
+    may be shown.
+    """
+
+    status: int
+    url_path: str
+    headers: Mapping[str, str]
+    start: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +120,7 @@ class Client:
         self._base_url = _checked_base_url(provider, base_url)
         self._settings = settings
         self._meanings = meanings or {}
-        self._secrets = _checked_secrets(provider, secret_headers)
+        self._secrets = checked_secrets(provider, secret_headers)
         self._backend = _DeadlineBackend()
         self._client = httpx.Client(
             transport=_DeadlineTransport(self._backend),
@@ -141,9 +166,14 @@ class Client:
         """
         return self._retrying(self._read, "GET", path, params=params or {})
 
-    def query(self, path: str, body: bytes) -> Answer:
-        """Read by a POST of the JSON `body` that changes nothing, such as a log-in; as `get`."""
-        return self._retrying(self._read, "POST", path, content=body, headers=_JSON_HEADERS)
+    def query(
+        self, path: str, body: bytes, check: Callable[[Answer], None] | None = None
+    ) -> Answer:
+        """Read by a POST of the JSON `body` that changes nothing, such as a log-in; as `get`.
+
+        `check` raises `Retriable` or `Fatal` for an answer that is a failure despite its status.
+        """
+        return self._retrying(self._read, "POST", path, check, content=body, headers=_JSON_HEADERS)
 
     def hide(self, secret: str) -> None:
         """Show this text nowhere from now on, just as the secret headers; it is part of a body."""
@@ -187,7 +217,13 @@ class Client:
             ),
         )
 
-    def _read(self, method: str, path: str, **content: Any) -> Answer:
+    def _read(
+        self,
+        method: str,
+        path: str,
+        check: Callable[[Answer], None] | None = None,
+        **content: Any,
+    ) -> Answer:
         request = self._client.build_request(method, self._base_url + path, **content)
         url_path = request.url.raw_path.decode("ascii")
         requested_at = datetime.now(UTC)
@@ -201,7 +237,7 @@ class Client:
         except httpx.TransportError as error:
             # Not chained: the text of a protocol error may quote what went over the wire.
             raise self._unanswered(error, url_path) from None
-        return Answer(
+        answer = Answer(
             status=response.status_code,
             body=body,
             content_type=response.headers.get("content-type"),
@@ -209,6 +245,9 @@ class Client:
             requested_at=requested_at,
             received_at=datetime.now(UTC),
         )
+        if check is not None:
+            check(answer)
+        return answer
 
     def _send(
         self, request: httpx.Request, ends_at: float, auth: httpx.Auth | None = None
@@ -240,7 +279,7 @@ class Client:
         encoding = response.headers.get("content-encoding", "identity")
         if encoding != "identity":
             raise self._fatal(
-                f"It answered {url_path} in the encoding {self._shown(encoding)} though identity "
+                f"It answered {url_path} in the encoding {self.quote(encoding)} though identity "
                 "was asked for, so its size could not be bounded.",
                 f"Ask {self.provider}, or whoever runs a proxy in between, to honour "
                 "`Accept-Encoding: identity`, then clear this task.",
@@ -261,7 +300,8 @@ class Client:
     def _unanswered(self, error: httpx.TransportError, url_path: str) -> Retriable:
         in_time = f"within {self._settings.call_deadline_seconds:g} s"
         happened = self._broken_off(error, url_path, in_time)
-        return self._retriable(happened, WAIT_AND_SEE.format(provider=self.provider))
+        next_step = WAIT_AND_SEE.format(provider=self.provider)
+        return Retriable(self.provider, f"{happened} {KEPT}", next_step)
 
     def _unwritten_or_unknown(self, error: httpx.TransportError, url_path: str) -> ProviderError:
         happened = self._broken_off(error, url_path, "before its deadline")
@@ -277,7 +317,7 @@ class Client:
 
     def _broken_off(self, error: httpx.TransportError, url_path: str, in_time: str) -> str:
         """What happened to a call that got no answer, as one sentence."""
-        shown = self._shown(str(error))
+        shown = self.quote(str(error))
         if isinstance(error, httpx.ConnectTimeout):
             return f"No connection could be made for {url_path} {in_time} ({shown})."
         if isinstance(error, httpx.TimeoutException):
@@ -287,60 +327,31 @@ class Client:
         return f"The connection broke during {url_path} ({shown})."
 
     def _refused(self, response: httpx.Response, url_path: str) -> ProviderError:
-        status = response.status_code
-        if status in _RETRIABLE_STATUSES or status >= 500:
-            return self._not_now(response, url_path)
-        happened, next_step = _refusal(self.provider, status, url_path)
-        if response.has_redirect_location:
-            happened += f" It points to {self._shown(response.headers['location'])}."
-        happened += self._quotation(response)
-        if status in self._meanings:
-            happened += f" {self._meanings[status]}"
-        return self._fatal(happened, next_step, status=status)
+        refusal = Refusal(
+            response.status_code, url_path, response.headers, self._start_to_show(response)
+        )
+        return error_of(
+            self.provider,
+            refusal,
+            secrets=self._secrets,
+            meanings=self._meanings,
+            retry_after_limit=self._settings.retry_after_limit_seconds,
+        )
 
-    def _not_now(self, response: httpx.Response, url_path: str) -> Retriable:
-        status = response.status_code
-        limit = self._settings.retry_after_limit_seconds
-        retry_after = _retry_after(response.headers.get("retry-after"), limit)
-        next_step = WAIT_AND_SEE.format(provider=self.provider)
-        if status == httpx.codes.TOO_MANY_REQUESTS:
-            happened = f"It has had too many requests and refused {url_path} (429)."
-            next_step = (
-                "Nothing to do now: the next run goes on where this one stopped. If it lasts, "
-                "look for another user of the same key, or ask "
-                f"{self.provider} for a higher limit."
-            )
-        else:
-            happened = f"It failed to answer {url_path} ({status})."
-        if retry_after is not None:
-            happened += f" Its Retry-After is honoured with {retry_after:.0f} s."
-        happened += self._quotation(response)
-        return self._retriable(happened, next_step, status=status, retry_after=retry_after)
-
-    def _quotation(self, response: httpx.Response) -> str:
-        """The beginning of a refusal's body, as a sentence; empty if there is none to show."""
-        if response.status_code in _UNQUOTED_STATUSES or "content-encoding" in response.headers:
-            return ""
+    def _start_to_show(self, response: httpx.Response) -> bytes:
+        """The beginning of a refusal's body; empty if there is none to show."""
         start = b""
+        if response.status_code in UNQUOTED_STATUSES or "content-encoding" in response.headers:
+            return start
         try:
             for chunk in response.iter_raw():
                 start += chunk
-                if len(start) >= _EXCERPT_BYTES:
+                if len(start) >= EXCERPT_BYTES:
                     break
         except httpx.TransportError:
             # The status alone decides; a body that breaks off does not change what it means.
             pass
-        excerpt = start[:_EXCERPT_BYTES].decode("utf-8", "replace")
-        text = self._shown(self._without_cut_secret(excerpt))
-        return f" It said: {text}" if text else ""
-
-    def _without_cut_secret(self, excerpt: str) -> str:
-        """The excerpt without the beginning of a secret at its end, where it was cut."""
-        for secret in self._secrets:
-            for length in range(len(secret) - 1, 0, -1):
-                if excerpt.endswith(secret[:length]):
-                    return excerpt[:-length]
-        return excerpt
+        return start
 
     def _without_secrets(self, body: bytes, *, is_complete: bool) -> bytes:
         """The body without any of the secrets, nor the beginning of one where it was cut."""
@@ -356,31 +367,81 @@ class Client:
         cut = max((one for one in beginnings if body.endswith(one)), key=len, default=b"")
         return body.removesuffix(cut)
 
-    def _shown(self, text: str) -> str:
-        """`text` in one short line, without any of the secrets."""
-        for secret in self._secrets:
-            text = text.replace(secret, "…")
-        line = "".join(c if c.isprintable() else " " for c in text)
-        return " ".join(line.split())[:_EXCERPT_CHARACTERS]
+    def quote(self, text: str) -> str:
+        """A text of the provider's in one short line, without any of the secrets."""
+        return shown(text, self._secrets)
 
-    def _fatal(self, happened: str, next_step: str, *, status: int | None = None) -> Fatal:
-        return Fatal(self.provider, f"{happened} {KEPT}", next_step, status=status)
+    def _fatal(self, happened: str, next_step: str) -> Fatal:
+        return Fatal(self.provider, f"{happened} {KEPT}", next_step)
 
-    def _retriable(
-        self,
-        happened: str,
-        next_step: str,
-        *,
-        status: int | None = None,
-        retry_after: float | None = None,
-    ) -> Retriable:
-        return Retriable(
-            self.provider,
-            f"{happened} {KEPT}",
-            next_step,
-            status=status,
-            retry_after=retry_after,
+
+def error_of(
+    provider: str,
+    refusal: Refusal,
+    *,
+    secrets: Iterable[str],
+    meanings: Mapping[int, str],
+    retry_after_limit: float,
+) -> Fatal | Retriable:
+    """What a refusal means and what to do about it, without any of the secrets.
+
+    `meanings` says what a status means at this provider; a Retry-After is bounded in seconds.
+    """
+    status, quotation = refusal.status, _quotation(refusal, secrets)
+    if status in _RETRIABLE_STATUSES or status >= 500:
+        return _not_now(provider, refusal, quotation, retry_after_limit)
+    happened, next_step = _refusal(provider, status, refusal.url_path)
+    if 300 <= status < 400 and "location" in refusal.headers:
+        happened += f" It points to {shown(refusal.headers['location'], secrets)}."
+    happened += quotation
+    if status in meanings:
+        happened += f" {meanings[status]}"
+    return Fatal(provider, f"{happened} {KEPT}", next_step, status=status)
+
+
+def _not_now(provider: str, refusal: Refusal, quotation: str, limit: float) -> Retriable:
+    status = refusal.status
+    retry_after = _retry_after(refusal.headers.get("retry-after"), limit)
+    next_step = WAIT_AND_SEE.format(provider=provider)
+    if status == httpx.codes.TOO_MANY_REQUESTS:
+        happened = f"It has had too many requests and refused {refusal.url_path} (429)."
+        next_step = (
+            "Nothing to do now: the next run goes on where this one stopped. If it lasts, "
+            "look for another user of the same key, or ask "
+            f"{provider} for a higher limit."
         )
+    else:
+        happened = f"It failed to answer {refusal.url_path} ({status})."
+    if retry_after is not None:
+        happened += f" Its Retry-After is honoured with {retry_after:.0f} s."
+    happened += f"{quotation} {KEPT}"
+    return Retriable(provider, happened, next_step, status=status, retry_after=retry_after)
+
+
+def _quotation(refusal: Refusal, secrets: Iterable[str]) -> str:
+    """The beginning of a refusal's body, as a sentence; empty if there is none to show."""
+    if refusal.status in UNQUOTED_STATUSES:
+        return ""
+    excerpt = refusal.start[:EXCERPT_BYTES].decode("utf-8", "replace")
+    text = shown(_without_cut_secret(excerpt, secrets), secrets)
+    return f" It said: {text}" if text else ""
+
+
+def _without_cut_secret(excerpt: str, secrets: Iterable[str]) -> str:
+    """The excerpt without the beginning of a secret at its end, where it was cut."""
+    for secret in secrets:
+        for length in range(len(secret) - 1, 0, -1):
+            if excerpt.endswith(secret[:length]):
+                return excerpt[:-length]
+    return excerpt
+
+
+def shown(text: str, secrets: Iterable[str]) -> str:
+    """`text` in one short line, without any of the secrets."""
+    for secret in secrets:
+        text = text.replace(secret, "…")
+    line = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(line.split())[:_EXCERPT_CHARACTERS]
 
 
 def _refusal(provider: str, status: int, url_path: str) -> tuple[str, str]:
@@ -445,8 +506,8 @@ def _checked_base_url(provider: str, base_url: str) -> str:
     return str(url).rstrip("/")
 
 
-def _checked_secrets(provider: str, headers: Mapping[str, str]) -> tuple[str, ...]:
-    """Every text that stands for a secret header."""
+def checked_secrets(provider: str, headers: Mapping[str, str]) -> tuple[str, ...]:
+    """Every text that stands for a secret header; `Fatal` if a header cannot carry one."""
     for value in headers.values():
         if not value or not value.isascii() or not value.isprintable() or value != value.strip():
             raise Fatal(
@@ -505,6 +566,24 @@ class _Call:
         if seconds <= 0:
             raise kind("the deadline of the whole call has passed")
         return seconds
+
+
+def dial(host: str, port: int, *, is_encrypted: bool, ends_at: float) -> httpcore.NetworkStream:
+    """A connection on which all operations together end at `ends_at`, by `time.monotonic`.
+
+    It never goes through a proxy.  Raises `httpcore.ConnectTimeout` and `httpcore.ConnectError`,
+    the latter because of an `ssl.SSLCertVerificationError` if the certificate is not trusted.
+    """
+    backend = _DeadlineBackend()
+    backend.call = _Call(ends_at)
+    stream = backend.connect_tcp(host, port)
+    if not is_encrypted:
+        return stream
+    try:
+        return stream.start_tls(_TLS, host)
+    except BaseException:
+        stream.close()
+        raise
 
 
 class _DeadlineBackend(httpcore.NetworkBackend):

@@ -37,8 +37,9 @@ import msgspec
 
 from include.model import Leg, Outcome, Record, RecordContext, SettledAtBasis, Settlement, Status
 from include.providers.errors import Fatal, RecordRejected
-from include.providers.http import KEPT, Client
+from include.providers.http import KEPT, Account, Client
 from include.providers.moments import AwareTime, in_utc, readable_time
+from include.providers.streams import Socket, open_socket
 from include.settings import Settings
 
 PROVIDER = "odds88"
@@ -50,6 +51,11 @@ _CREDENTIALS = (
     "What counts is `client_id` in the extra of the Airflow connection `odds88`, and its password."
 )
 _MEANINGS = {400: _CREDENTIALS, 401: _CREDENTIALS, 403: _CREDENTIALS}
+_TOKEN_HEADER = (
+    "The log-in before it was accepted: what counts is the header that carries the token "
+    "(SETTLEMENTS_ODDS88_TOKEN_HEADER), and whether the client may use the settlement feed."
+)
+_STREAM_MEANINGS = {401: _TOKEN_HEADER, 403: _TOKEN_HEADER}
 # Ids and tickers are parts of index keys, which Postgres limits to about 2700 bytes together.
 _NAME_CHARACTERS_LIMIT = 128
 _UNKNOWN_FIELDS_SHOWN = 20
@@ -269,7 +275,45 @@ def token_headers(token: Token, settings: Settings) -> dict[str, str]:
 def feed_url(base_url: str, revision: int) -> str:
     """Where the stream is that tells again what was settled since `revision` (Unix seconds)."""
     scheme, _, place = base_url.rstrip("/").partition("://")
-    return f"{'wss' if scheme == 'https' else 'ws'}://{place}{_FEED_PATH}?revision={revision}"
+    secure = scheme.lower() == "https"
+    return f"{'wss' if secure else 'ws'}://{place}{feed_path(revision)}"
+
+
+def feed_path(revision: int) -> str:
+    """The path and query of that stream, below the base address."""
+    return f"{_FEED_PATH}?revision={revision}"
+
+
+class Feed:
+    """The settlement feed as one account hears it, for one thread; close it when it is done with.
+
+    Raises `Fatal` for an address that cannot be used.
+    """
+
+    def __init__(self, account: Account, settings: Settings) -> None:
+        self._account = account
+        self._settings = settings
+        self._client = open_client(account.base_url, settings)
+
+    def connect(self, revision: int) -> Socket:
+        """Log in, and open the stream of what was settled since `revision` (Unix seconds).
+
+        An attempt that odds88 counts is made once; only the log-in is tried again.  Raises what
+        `log_in` and `open_socket` do.
+        """
+        account, settings = self._account, self._settings
+        token = log_in(self._client, account.client_id or "", account.password)
+        return open_socket(
+            PROVIDER,
+            feed_url(account.base_url, revision),
+            token_headers(token, settings),
+            settings,
+            meanings=_STREAM_MEANINGS,
+        )
+
+    def close(self) -> None:
+        """Close what logging in keeps open; a stream is closed by itself."""
+        self._client.close()
 
 
 def _credentials(client_id: str, password: str) -> bytes:
@@ -438,6 +482,8 @@ class _Data(msgspec.Struct, frozen=True):
 
 def _number(kind: type, value: object) -> Number:
     """The hook for the one type that msgspec does not know."""
+    if type(value) is Number:
+        return value
     if kind is Number and type(value) in (int, Decimal):
         return Number(value)  # type: ignore[arg-type]
     raise ValueError(f"Expected a number, got `{type(value).__name__}`")
@@ -445,7 +491,7 @@ def _number(kind: type, value: object) -> Number:
 
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
 _DATA = msgspec.json.Decoder(_Data)
-_BET = msgspec.json.Decoder(Bet, dec_hook=_number, float_hook=Decimal)
+_BET = msgspec.json.Decoder(Bet, dec_hook=_number, float_hook=Number)
 _ANYTHING = msgspec.json.Decoder(float_hook=Decimal)
 # Whatever msgspec raises on bytes that it does not accept.
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ArithmeticError)
@@ -550,7 +596,7 @@ class Terms:
     """What the document leaves open about one connection; None is not decided yet.
 
     `payout_unit` is that of `payout` and `partialRefund`, `payout_contains_refund` whether the one
-    contains the other; a `settlementVersion` above `first_version` is a resettlement.
+    contains the other; a leg with a `settlementVersion` above `first_version` was settled before.
     """
 
     payout_unit: Literal["major", "minor"] | None = None
@@ -601,9 +647,11 @@ def settle(bet: Bet, terms: Terms) -> Settlement:
     settled_at = _told_at(bet.settlement_time, "settlementTime")
     status, outcome = _status(bet), _OUTCOMES[bet.bet_settlement]
     payout, refund = _returned(bet, status, terms)
+    amount = bet.amount
     version = _highest_version(bet)
-    legs = _legs(bet)
-    only = legs[0] if len(legs) == 1 else _NO_LEG
+    selections = bet.selections or ()
+    legs = _legs(selections)
+    only = legs[0] if len(selections) == 1 else _NO_LEG
     return Settlement(
         source_key=bet.bet_id,
         provider_order=order_of(settled_at, version),
@@ -611,14 +659,21 @@ def settle(bet: Bet, terms: Terms) -> Settlement:
         outcome=outcome,
         settled_at=settled_at,
         settled_at_basis=SettledAtBasis.PROVIDER,
-        is_resettlement=version is not None and version > terms.first_version,
+        is_resettlement=_is_resettlement(selections, terms),
         event_id=only.event_id,
         market_id=only.market_id,
         selection_id=only.selection_id,
-        currency=bet.amount.currency if bet.amount else None,
-        stake=stake_of(bet.amount) if bet.amount else None,
+        currency=amount.currency if amount else None,
+        stake=stake_of(amount) if amount else None,
         payout=payout,
         refund=refund,
+        payout_multiplier=_exact_or_none(bet.payout_multiplier, "payoutMultiplier"),
+        placement_rate=_exact_or_none(
+            amount.placement_exchange_rate if amount else None, "amount.placementExchangeRate"
+        ),
+        settlement_rate=_exact_or_none(
+            amount.settlement_exchange_rate if amount else None, "amount.settlementExchangeRate"
+        ),
         legs=legs,
     )
 
@@ -638,28 +693,6 @@ def stake_of(amount: Amount) -> Decimal:
     return Decimal(amount.value).scaleb(-_digits(amount), _EXACT)
 
 
-def payout_mismatch(bet: Bet, terms: Terms) -> str | None:
-    """How the payout of a plain win differs from amount times `payoutMultiplier`; None if not.
-
-    For a person to look at: either the unit of payouts is decided wrongly, or more was at work
-    than the multiplier.  A smallest unit of the currency is left to rounding.  Raises
-    `RecordRejected` where `settle` does.
-    """
-    is_plain = bet.bet_settlement is Result.WIN and _status(bet) is Status.SETTLED
-    if not is_plain or bet.amount is None or bet.payout_multiplier is None or bet.partial_refund:
-        return None
-    payout, _ = _returned(bet, Status.SETTLED, terms)
-    multiplier = _exact(bet.payout_multiplier, "payoutMultiplier")
-    expected = _EXACT.multiply(stake_of(bet.amount), multiplier)
-    smallest = Decimal(1).scaleb(-_digits(bet.amount), _EXACT)
-    if payout is None or abs(_EXACT.subtract(payout, expected)) <= smallest:
-        return None
-    return (
-        f"`payout` is {payout}, but `amount` times `payoutMultiplier` is {expected} "
-        f"{_shown(bet.amount.currency)}"
-    )
-
-
 _OUTCOMES = {
     Result.NONE: None,
     Result.WIN: Outcome.WON,
@@ -670,7 +703,9 @@ _OUTCOMES = {
     Result.CASH_OUT: Outcome.CASH_OUT,
     Result.PLACE_WIN: Outcome.PLACED,
 }
+_TYPES = {kind: kind.name.lower() for kind in SelectionType}
 _NO_LEG = Leg(leg_number=0)
+_NO_EVENT, _NO_MARKET, _NO_EACH_WAY_PRICE = Event(), Market(), EachWayPrice()
 
 
 def _status(bet: Bet) -> Status:
@@ -747,33 +782,103 @@ def _exact(number: Number, name: str) -> Decimal:
     return _EXACT.plus(number)
 
 
+def _exact_or_none(number: Number | None, name: str) -> Decimal | None:
+    return None if number is None else _exact(number, name)
+
+
 def _highest_version(bet: Bet) -> int | None:
     settlements = (selection.settlement for selection in bet.selections or ())
     return max((one.settlement_version for one in settlements if one is not None), default=None)
 
 
-def _legs(bet: Bet) -> tuple[Leg, ...]:
-    selections = bet.selections or []
-    if len(selections) > _LEGS_LIMIT:
+def _is_resettlement(selections: Sequence[Selection], terms: Terms) -> bool:
+    """Whether the bet says that it was settled before: one of its legs may have been, while those
+    beside it kept the bet open, so only a leg that is alone speaks for its bet.
+    """
+    told = selections[0].settlement if len(selections) == 1 else None
+    return told is not None and told.settlement_version > terms.first_version
+
+
+def _legs(selections: Sequence[Selection]) -> tuple[Leg, ...]:
+    """The selections and, behind each, what it is built of."""
+    _check_number("selections", selections)
+    legs = []
+    for number, selection in enumerate(selections, start=1):
+        legs.append(_leg(number, selection))
+        if items := selection.bet_builder_items:
+            _check_number("selections[].betBuilderItems", items)
+            legs += [_part(number, part, item) for part, item in enumerate(items, start=1)]
+    return tuple(legs)
+
+
+def _check_number(name: str, several: Sequence[object]) -> None:
+    if len(several) > _LEGS_LIMIT:
         raise RecordRejected(
-            "too_many_legs", f"`selections` holds {len(selections)}, more than {_LEGS_LIMIT}"
+            "too_many_legs", f"`{name}` holds {len(several)}, more than {_LEGS_LIMIT}"
         )
-    return tuple(_leg(number, one) for number, one in enumerate(selections, start=1))
 
 
 def _leg(number: int, selection: Selection) -> Leg:
-    told = selection.settlement
-    time = told.settlement_time if told else None
-    price = selection.price
+    event, market = selection.event or _NO_EVENT, selection.market or _NO_MARKET
+    told, each_way = selection.settlement, selection.each_way_price or _NO_EACH_WAY_PRICE
     return Leg(
         leg_number=number,
-        event_id=_id(selection.event.id if selection.event else None),
-        market_id=_id(selection.market.id if selection.market else None),
+        type=None if selection.type is None else _TYPES[selection.type],
+        event_id=_id(event.id),
+        market_id=_id(market.id),
         selection_id=_id(selection.selection_id),
         outcome=_OUTCOMES[told.settlement_result] if told else None,
-        price=None if price is None else _exact(price, "selections[].price"),
-        settled_at=None if time is None else _told_at(time, "selections[].settlementTime"),
+        price=_exact_or_none(selection.price, "selections[].price"),
+        settled_at=_leg_settled_at(told),
+        settlement_version=told.settlement_version if told else None,
+        selection_version=selection.version,
+        competition_id=_id(selection.competition_id),
+        country_id=_id(selection.country_id),
+        sport_id=_id(selection.sport_id),
+        event_name=_storable(event.name, "selections[].event.name"),
+        event_starts_at=_told_at_or_none(event.start_time, "selections[].event.startTime"),
+        is_live=event.is_live,
+        market_type_id=_id(market.type),
+        market_name=_storable(market.name, "selections[].market.name"),
+        market_properties=_all_storable(market.properties, "selections[].market.properties"),
+        parameters=_all_storable(selection.parameters, "selections[].parameters"),
+        win_price=_exact_or_none(each_way.win, "selections[].eachWayPrice.win"),
+        place_price=_exact_or_none(each_way.place, "selections[].eachWayPrice.place"),
+        dead_heat_factor=_exact_or_none(selection.dead_heat_factor, "selections[].deadHeatFactor"),
+        place_dead_heat_factor=_exact_or_none(
+            selection.place_dead_heat_factor, "selections[].placeDeadHeatFactor"
+        ),
+        manual_price=_exact_or_none(selection.manual_price, "selections[].manualPrice"),
+        alternative_price=_exact_or_none(
+            selection.alternative_price, "selections[].alternativePrice"
+        ),
+        limits_rating_id=_id(selection.limits_rating_id),
+        limits_factor=_exact_or_none(selection.limits_factor, "selections[].limitsFactor"),
+        has_line_deviation=selection.has_line_deviation,
+        is_outright=selection.is_outright,
     )
+
+
+def _part(leg_number: int, part_number: int, item: BuilderItem) -> Leg:
+    market, told = item.market or _NO_MARKET, item.settlement
+    return Leg(
+        leg_number=leg_number,
+        part_number=part_number,
+        market_id=_id(market.id),
+        selection_id=_id(item.selection_id),
+        outcome=_OUTCOMES[told.settlement_result] if told else None,
+        settled_at=_leg_settled_at(told),
+        settlement_version=told.settlement_version if told else None,
+        market_type_id=_id(market.type),
+        market_name=_storable(market.name, "selections[].betBuilderItems[].market.name"),
+        market_properties=_all_storable(
+            market.properties, "selections[].betBuilderItems[].market.properties"
+        ),
+    )
+
+
+def _leg_settled_at(told: LegSettlement | None) -> datetime | None:
+    return _told_at_or_none(told.settlement_time, "settlement.settlementTime") if told else None
 
 
 def _id(number: int | None) -> str | None:
@@ -787,13 +892,26 @@ def _told_at(moment: datetime, name: str) -> datetime:
     return told
 
 
+def _told_at_or_none(moment: datetime | None, name: str) -> datetime | None:
+    return None if moment is None else _told_at(moment, name)
+
+
+def _storable(text: str | None, name: str) -> str | None:
+    if text is not None and not _is_storable(text):
+        raise RecordRejected("text_unstorable", f"`{name}` holds a null character")
+    return text
+
+
+def _all_storable(texts: dict[str, str] | None, name: str) -> dict[str, str] | None:
+    for key, value in (texts or {}).items():
+        _storable(key, name)
+        _storable(value, name)
+    return texts
+
+
 def _check_texts(bet: Bet) -> None:
-    for name, text in (
-        ("betId", bet.bet_id),
-        ("amount.currency", bet.amount.currency if bet.amount else ""),
-    ):
-        if not _is_storable(text):
-            raise RecordRejected("text_unstorable", f"`{name}` holds a null character")
+    _storable(bet.bet_id, "betId")
+    _storable(bet.amount.currency if bet.amount else None, "amount.currency")
 
 
 def _rejection(error: msgspec.ValidationError) -> RecordRejected:

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from include.quality.rules import GROUPS, RuleGroup, batch_rows
+from include.quality.rules import GROUPS, WORK_MEMORY, RuleGroup, batch_rows
 
 
 @dataclass(frozen=True)
@@ -94,5 +94,6 @@ def _group_result(result: Any) -> tuple[str, GroupResult]:
 
 def _connection_string(engine: Engine) -> str:
     """The engine's own address, in its transactions' role and time zone; holds a password."""
-    url = engine.url.update_query_dict({"options": "-c role=loader -c timezone=UTC"})
+    options = f"-c role=loader -c timezone=UTC -c work_mem={WORK_MEMORY}"
+    url = engine.url.update_query_dict({"options": options})
     return url.render_as_string(hide_password=False)

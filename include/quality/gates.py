@@ -14,11 +14,20 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, Connection, Engine, Row, func, insert, text
 
 from include.quality.expectations import GroupResult, validate_rows
-from include.quality.rules import GROUPS, Severity, batch_rows, failing_reason, failing_rule
+from include.quality.rules import (
+    GROUPS,
+    IS_PLAIN_WIN,
+    PAYOUT_DIFFERS,
+    WORK_MEMORY,
+    Severity,
+    batch_rows,
+    failing_reason,
+    failing_rule,
+)
 from include.settings import Settings
 from include.warehouse import batches
 from include.warehouse.cursors import is_behind
-from include.warehouse.findings import KINDS, Finding, open_finding
+from include.warehouse.findings import KINDS, Finding, close_if_open, open_finding
 from include.warehouse.quarantine import open_count, report_quarantined
 from include.warehouse.tables import quality_result as quality_result_table
 
@@ -229,6 +238,8 @@ def _quarantine_keyless(connection: Connection, records: str, this: dict[str, An
             f" record_id, :batch_id FROM ({records}) AS landed WHERE {_IS_KEYLESS}"
             " ON CONFLICT (batch_id, record_id) DO UPDATE SET stage = excluded.stage,"
             " rule = excluded.rule, reason = excluded.reason, state = 'open'"
+            # What landing said of it already is closer to what is wrong.
+            " WHERE quarantine.state <> 'open'"
         ),
         this,
     )
@@ -288,16 +299,23 @@ def _report_conflict(
 
 @dataclass(frozen=True)
 class _Scan:
-    """What our own scan of staged rows found; `by_group` counts a row in each group it fails."""
+    """What our own scan of staged rows found; `by_group` counts a row in each group it fails.
+
+    Of the rows that pass, `plain_wins` are those whose payout can be computed, and
+    `payouts_differing` those of them where it is another one.
+    """
 
     staged: int
     failing: int
+    plain_wins: int
+    payouts_differing: int
     by_group: dict[str, int]
 
 
 def _check_settlements_batch(
     engine: Engine, connection: Connection, batch: Row[Any], settings: Settings
 ) -> BatchReport:
+    connection.execute(text(f"SET LOCAL work_mem = '{WORK_MEMORY}'"))
     scan = _scan(connection, batch.batch_id)
     groups = validate_rows(engine, batch.batch_id) if scan.staged else {}
     held_back = open_count(connection, batch.batch_id)
@@ -311,6 +329,8 @@ def _check_settlements_batch(
         return _hold(connection, batch, failed, evaluated=scan.staged, detail=detail)
     if scan.failing:
         _quarantine_failing(connection, batch)
+    if scan.plain_wins:
+        _report_payouts(connection, batch, scan)
     batches.move(
         connection,
         batch.batch_id,
@@ -388,19 +408,31 @@ def _batch_results(
         "hold a batch.",
         is_waived=batch.is_released,
     )
+    if scan.plain_wins:
+        yield RuleResult(
+            "payouts_follow",
+            "warning",
+            is_met=scan.payouts_differing == 0,
+            unexpected=scan.payouts_differing,
+            evaluated=scan.plain_wins,
+            explanation=f"{scan.payouts_differing} of {scan.plain_wins} plain wins pay something "
+            "else than stake times multiplier.",
+        )
 
 
 def _scan(connection: Connection, batch_id: int) -> _Scan:
     counts = ", ".join(f"count(*) FILTER (WHERE {group.failure})" for group in GROUPS)
     fails_any = " OR ".join(group.failure for group in GROUPS)
-    staged, failing, *by_group = connection.execute(
+    staged, failing, plain_wins, differing, *by_group = connection.execute(
         text(
-            f"SELECT count(*), count(*) FILTER (WHERE {fails_any}), {counts}"
+            f"SELECT count(*), count(*) FILTER (WHERE {fails_any}),"
+            f" count(*) FILTER (WHERE {IS_PLAIN_WIN} AND NOT ({fails_any})),"
+            f" count(*) FILTER (WHERE {PAYOUT_DIFFERS} AND NOT ({fails_any})), {counts}"
             f" FROM ({batch_rows(batch_id)}) AS rows"
         )
     ).one()
-    names = (group.name for group in GROUPS)
-    return _Scan(staged, failing, dict(zip(names, by_group, strict=True)))
+    by_name = dict(zip((group.name for group in GROUPS), by_group, strict=True))
+    return _Scan(staged, failing, plain_wins, differing, by_name)
 
 
 def _failing_rules(connection: Connection, batch_id: int) -> list[dict[str, Any]]:
@@ -443,6 +475,36 @@ def _quarantine_failing(connection: Connection, batch: Row[Any]) -> None:
             " rule = excluded.rule, reason = excluded.reason, state = 'open'"
         ),
         {"batch_id": batch.batch_id, "source": batch.source},
+    )
+
+
+def _report_payouts(connection: Connection, batch: Row[Any], scan: _Scan) -> None:
+    """One finding for a batch's wins that pay something else than their multiplier says."""
+    subject = f"batch {batch.batch_id}"
+    if not scan.payouts_differing:
+        close_if_open(connection, "payout_differs", batch.source, subject)
+        return
+    examples = connection.execute(
+        text(
+            "SELECT record_id, source_key, currency, stake::text, payout_multiplier::text,"
+            " payout::text FROM staging.settlement"
+            f" WHERE batch_id = :batch_id AND {PAYOUT_DIFFERS} ORDER BY record_id LIMIT :examples"
+        ),
+        {"batch_id": batch.batch_id, "examples": _EXAMPLES},
+    ).mappings()
+    open_finding(
+        connection,
+        Finding(
+            kind="payout_differs",
+            source=batch.source,
+            subject=subject,
+            summary=f"{scan.payouts_differing} of {scan.plain_wins} plain wins in batch "
+            f"{batch.batch_id} of {batch.source} pay something else than stake times multiplier. "
+            "If it is most of them, the unit of payouts is set wrongly.",
+            kept="They are published as the provider sent them.",
+            detail={"count": scan.payouts_differing, "examples": [dict(one) for one in examples]},
+            batch_id=batch.batch_id,
+        ),
     )
 
 

@@ -27,9 +27,9 @@ _BLANKS = (
 class RowRule:
     """One thing that must hold for a row.
 
-    `predicate` may name the columns of staging.settlement and `batch_landed_at`; a row passes only
-    if it is TRUE, so a predicate that comes out as NULL fails.  `shows` are the columns whose
-    values the reason gives; none of them names a player.
+    `predicate` may name the columns of staging.settlement, `batch_landed_at` and
+    `follows_decision`; a row passes only if it is TRUE, so a predicate that comes out as NULL
+    fails.  `shows` are the columns whose values the reason gives; none of them names a player.
     """
 
     name: str
@@ -81,6 +81,7 @@ def _not_negative(columns: Iterable[str]) -> str:
 _NAMES = ("player_id", "event_id", "market_id", "selection_id", "currency")
 _SHOWN_NAMES = ("event_id", "market_id", "selection_id", "currency")
 _MONEY = ("stake", "payout", "refund", "enhancement")
+_NUMBERS = (*_MONEY, "payout_multiplier", "placement_rate", "settlement_rate")
 
 GROUPS = (
     RuleGroup(
@@ -165,7 +166,12 @@ GROUPS = (
         "money",
         "warning",
         (
-            RowRule("money_finite", _finite(_MONEY), "Amounts are numbers.", _MONEY),
+            RowRule(
+                "money_finite",
+                _finite(_NUMBERS),
+                "Amounts, multipliers and rates are numbers.",
+                _NUMBERS,
+            ),
             RowRule(
                 "money_not_negative",
                 _not_negative(["stake", "refund", "enhancement"]),
@@ -174,8 +180,8 @@ GROUPS = (
             ),
             RowRule(
                 "payout_negative_by_correction_only",
-                "coalesce(payout, 0) >= 0 OR is_resettlement",
-                "Only a correction takes money back.",
+                "coalesce(payout, 0) >= 0 OR is_resettlement OR follows_decision",
+                "Only a correction of a known decision takes money back.",
                 ("payout", "is_resettlement"),
             ),
             RowRule(
@@ -214,15 +220,43 @@ GROUPS = (
     ),
 )
 
+# What is looked up in a whole batch is hashed in memory: without that, each row would read it anew.
+WORK_MEMORY = "64MB"
+
 ROW_RULES = tuple(rule for group in GROUPS for rule in group.rules)
+
+# Of nothing but wins: what is cashed out or refunded in part follows other rules.
+IS_PLAIN_WIN = (
+    "status = 'settled' AND outcome = 'won' AND coalesce(refund, 0) = 0"
+    " AND stake * payout_multiplier + payout IS NOT NULL"
+)
+# The stake has as many digits behind the point as its currency: one unit of the last is left to
+# rounding.
+PAYOUT_DIFFERS = (
+    f"{IS_PLAIN_WIN} AND abs(payout - stake * payout_multiplier) > "
+    "power(10::numeric, -scale(stake))"
+)
 
 
 def batch_rows(batch_id: int) -> str:
-    """SQL that gives the staged rows of one batch with everything that predicates may name."""
+    """SQL that gives the staged rows of one batch with everything that predicates may name.
+
+    `follows_decision` says, where money is taken back, that an earlier decision about the subject
+    is known: published before, or in the same batch.
+    """
+    batch_id = int(batch_id)
     return (
-        "SELECT staged.*, batch.landed_at AS batch_landed_at"
+        "SELECT staged.*, batch.landed_at AS batch_landed_at, CASE WHEN payout < 0 THEN"
+        " (SELECT true FROM core.settlement AS earlier"
+        " WHERE (earlier.source, earlier.source_key) = (staged.source, staged.source_key)"
+        " AND earlier.provider_order < staged.provider_order AND earlier.status <> 'open' LIMIT 1)"
+        # Hashed once, when the first such row is met.
+        " IS NOT NULL OR (source_key, provider_order) NOT IN"
+        " (SELECT source_key, min(provider_order) FROM staging.settlement"
+        f" WHERE batch_id = {batch_id} AND status <> 'open' GROUP BY source_key)"
+        " ELSE false END AS follows_decision"
         " FROM staging.settlement AS staged JOIN ops.batch AS batch USING (batch_id)"
-        f" WHERE staged.batch_id = {int(batch_id)}"
+        f" WHERE staged.batch_id = {batch_id}"
     )
 
 

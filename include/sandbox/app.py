@@ -23,10 +23,13 @@ from include.sandbox.odds88 import Odds88, odds88_routes
 from include.sandbox.odds88_faults import STREAM_FAULTS
 from include.sandbox.odds88_ledger import read_states
 from include.sandbox.oversized_answers import OVERSIZED_ANSWERS
+from include.sandbox.prediction import Prediction, prediction_routes
 from include.sandbox.slow_wires import SLOW_WIRES
 from include.sandbox.spoiled_answers import SPOILED_ANSWERS
 from include.sandbox.spoiling import json_answer
 from include.sandbox.ticktock import Ticktock, UnknownCursor, ticktock_routes
+from include.sandbox.tote import Tote, tote_routes
+from include.sandbox.tote_faults import TOTE_FAULTS
 from include.sandbox.wallet import Wallet, wallet_routes
 
 # For every call; those behind them are for calls that send items to be executed.
@@ -43,6 +46,7 @@ FAULTS = {
 }
 ITEM_FAULTS = {fault.__name__: fault for fault in ODD_ITEMS}
 FAULTS_OF_STREAMS = {fault.__name__: fault for fault in STREAM_FAULTS}
+FAULTS_OF_TOTE = {fault.__name__: fault for fault in TOTE_FAULTS}
 
 
 _Position = Annotated[int, Query(ge=0)]
@@ -66,21 +70,29 @@ class EntryIndexes(BaseModel):
 
 def create_app(seed: int, entries: int) -> FastAPI:
     """A sandbox of its own, its logs `entries` long; what it makes up follows from the seed."""
-    queue = FaultQueue(FAULTS | ITEM_FAULTS | FAULTS_OF_STREAMS)
+    queue = FaultQueue(FAULTS | ITEM_FAULTS | FAULTS_OF_STREAMS | FAULTS_OF_TOTE)
     observer = Observer(queue)
     ticktock = Ticktock(seed, entries)
     wallet = Wallet(seed)
     odds88 = Odds88(seed, entries)
+    prediction = Prediction(seed)
+    tote = Tote(seed, entries)
     alerts = AlertBox()
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(ticktock_routes(ticktock, observer))
     app.include_router(wallet_routes(wallet, observer))
     app.include_router(odds88_routes(odds88, observer))
+    app.include_router(prediction_routes(prediction, observer))
+    app.include_router(tote_routes(tote, observer))
     app.include_router(alert_routes(alerts, observer))
-    app.include_router(_common_controls(queue, observer, alerts, (ticktock, wallet, odds88)))
+    app.include_router(
+        _common_controls(queue, observer, alerts, (ticktock, wallet, odds88, prediction, tote))
+    )
     app.include_router(_ticktock_controls(ticktock))
     app.include_router(_wallet_controls(wallet))
     app.include_router(_odds88_controls(odds88))
+    app.include_router(_prediction_controls(prediction))
+    app.include_router(_tote_controls(tote))
     return app
 
 
@@ -88,7 +100,7 @@ def _common_controls(
     queue: FaultQueue,
     observer: Observer,
     alerts: AlertBox,
-    systems: Iterable[Ticktock | Wallet | Odds88],
+    systems: Iterable[Ticktock | Wallet | Odds88 | Prediction | Tote],
 ) -> APIRouter:
     router = APIRouter(prefix=CONTROL_PATH)
 
@@ -222,6 +234,75 @@ def _odds88_controls(odds88: Odds88) -> APIRouter:
     async def bets(after: str | None = None, limit: _Position = 1000) -> Response:
         with _refusals():
             return json_answer(read_states(odds88.feed.told(), after, limit))
+
+    return router
+
+
+def _prediction_controls(prediction: Prediction) -> APIRouter:
+    router = APIRouter(prefix=CONTROL_PATH)
+
+    @router.post("/prediction/configure")
+    async def configure(changes: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
+        with _refusals():
+            prediction.configure(changes)
+        return prediction.settings.model_dump(mode="json")
+
+    @router.post("/prediction/advance")
+    async def advance(step: Entries) -> dict[str, Any]:
+        with _refusals():
+            prediction.advance(step.entries)
+        return prediction.settings.model_dump(mode="json")
+
+    @router.get("/ledger/prediction")
+    async def ledger() -> dict[str, Any]:
+        return await prediction.ledger()
+
+    @router.get("/prediction/market_ids")
+    async def market_ids(after: _Position = 0, limit: _Position = 1000) -> Response:
+        return json_answer(prediction.market_ids(after, limit))
+
+    @router.get("/prediction/markets")
+    async def markets(after: _Position = 0, limit: _Position = 1000) -> Response:
+        return json_answer(prediction.states(after, limit))
+
+    @router.get("/prediction/owed")
+    async def owed(market_id: str) -> Response:
+        with _refusals():
+            return json_answer(prediction.owed(market_id))
+
+    return router
+
+
+def _tote_controls(tote: Tote) -> APIRouter:
+    router = APIRouter(prefix=CONTROL_PATH)
+
+    @router.post("/tote/configure")
+    async def configure(changes: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
+        with _refusals():
+            tote.book.configure(changes)
+        return tote.settings.model_dump(mode="json")
+
+    @router.post("/tote/advance")
+    async def advance(step: Entries) -> dict[str, Any]:
+        with _refusals():
+            tote.book.advance(step.entries)
+        return tote.settings.model_dump(mode="json")
+
+    @router.get("/ledger/tote")
+    async def ledger() -> dict[str, Any]:
+        return await tote.ledger()
+
+    @router.get("/tote/connections")
+    async def connections() -> Response:
+        return json_answer(tote.visits)
+
+    @router.get("/tote/bets")
+    async def bets(after: _Position = 0, limit: _Position = 1000) -> Response:
+        return json_answer(tote.states(after, limit))
+
+    @router.post("/tote/states")
+    async def states(tote_ids: list[str]) -> Response:
+        return json_answer(tote.states_of(tote_ids))
 
     return router
 

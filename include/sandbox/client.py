@@ -12,13 +12,16 @@ from include.sandbox.addresses import (
     ALERTS_PATH,
     CONTROL_PATH,
     ODDS88_PATH,
+    PREDICTION_PATH,
     TICKTOCK_PATH,
+    TOTE_PATH,
     WALLET_PATH,
 )
 
 # A ledger of ten million entries is computed while the client waits.
 _DEADLINE_SECONDS = 600.0
 _RECORDS_A_PAGE = 10_000
+_MARKETS_A_PAGE = 20
 
 
 class Sandbox:
@@ -58,6 +61,16 @@ class Sandbox:
     def odds88_url(self) -> str:
         """The base URL of the Airflow connection `odds88`; the feed is under it too, by ws://."""
         return self.base_url + ODDS88_PATH
+
+    @property
+    def prediction_url(self) -> str:
+        """The base URL of the Airflow connection `prediction`."""
+        return self.base_url + PREDICTION_PATH
+
+    @property
+    def tote_url(self) -> str:
+        """The base URL of the Airflow connection `tote`; the socket is under it too, by ws://."""
+        return self.base_url + TOTE_PATH
 
     @property
     def alerts_url(self) -> str:
@@ -181,6 +194,39 @@ class Sandbox:
             if page["next"] is None:
                 return
             query["after"] = page["next"]
+
+    def prediction_market_ids(self, after: int = 0, limit: int = 1000) -> list[str]:
+        """The ids of resolved markets, in the order in which they were resolved."""
+        query = {"after": after, "limit": limit}
+        return list(self._ask("GET", "prediction/market_ids", params=query))
+
+    def prediction_markets(self) -> Iterator[dict[str, Any]]:
+        """How every market stands that was called upon, first come first, and what it owes."""
+        after = 0
+        query = {"limit": _MARKETS_A_PAGE}
+        while page := self._ask("GET", "prediction/markets", params={**query, "after": after}):
+            yield from page
+            after += len(page)
+
+    def prediction_owed(self, market_id: str) -> list[dict[str, str]]:
+        """What a market owes now, a settlement each: its id, the position's, the player, amount."""
+        return list(self._ask("GET", "prediction/owed", params={"market_id": market_id}))
+
+    def tote_connections(self) -> list[dict[str, Any]]:
+        """The connections to the socket, oldest first, and what each was told."""
+        return list(self._ask("GET", "tote/connections"))
+
+    def tote_bets(self) -> Iterator[dict[str, Any]]:
+        """Every bet as it stands, by ascending toteId, which is also the order of placing."""
+        after = 0
+        query = {"limit": _RECORDS_A_PAGE}
+        while page := self._ask("GET", "tote/bets", params={**query, "after": after}):
+            yield from page
+            after += len(page)
+
+    def tote_states(self, tote_ids: Iterable[str]) -> list[dict[str, Any]]:
+        """Those of these bets that there are, as they stand."""
+        return list(self._ask("POST", "tote/states", json=list(tote_ids)))
 
     def alerts(self) -> dict[str, Any]:
         """`received`, counts `by_key`, and the last `alerts`, oldest first."""

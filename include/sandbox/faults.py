@@ -20,15 +20,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 class PageShape:
     """How a provider's page holds its records, so that a fault can spoil one of them.
 
-    `records` takes them out of a decoded body (None: it is no page) and `envelope` puts them into a
-    new one that counts so many; `id_field` and `word_field` name a record's id and a field that
+    `records` takes them out of a decoded body (None: it is no page) and `envelope` puts others into
+    it, counting so many; `id_field` and `word_field` name a record's id and a field that
     holds one of a fixed set of words; `contradict` gives a record's fields another content under
     the same id. `cursor_parameter` and `limit_parameter` name those of the query that ask for a
     page, where it is asked for by a query.
     """
 
     records: Callable[[dict[str, Any]], list[dict[str, Any]] | None]
-    envelope: Callable[[list[dict[str, Any]], int], dict[str, Any]]
+    envelope: Callable[[dict[str, Any], list[dict[str, Any]], int], dict[str, Any]]
     id_field: str
     word_field: str
     contradict: Callable[[dict[str, Any]], dict[str, Any]]

@@ -52,7 +52,7 @@ async def changed_envelope(
 ) -> Response | None:
     """Around the sound answers, fields of the envelope are changed, added or left out."""
     answer = await exchange.answer()
-    if answer.status_code != HTTPStatus.OK:
+    if exchange.page_shape is None or answer.status_code != HTTPStatus.OK:
         return None
     envelope = msgspec.json.decode(answer.body, type=dict[str, msgspec.Raw])
     content: dict[str, Any] = {**envelope, **(changes or {})}

@@ -25,15 +25,15 @@ from include.sandbox.odds88_access import Attempt, Budgets, Refusal, Tokens, Vis
 from include.sandbox.odds88_feed import Feed
 from include.sandbox.odds88_ledger import read_ledger
 from include.sandbox.odds88_settings import Odds88Settings
-from include.sandbox.odds88_socket import (
+from include.sandbox.odds88_stream import Stream
+from include.sandbox.sockets import (
     Socket,
     SocketResponse,
     keep_reading,
-    say_nothing_of_upgrades,
     wants_socket,
 )
-from include.sandbox.odds88_stream import FeedResponse, Stream
-from include.sandbox.odds88_timeline import SECOND
+from include.sandbox.streams import StreamResponse
+from include.sandbox.timeline import SECOND
 
 _POLICY_VIOLATION = 1008
 _STATUS_OF_REFUSAL: dict[Refusal, HTTPStatus] = {
@@ -126,7 +126,7 @@ class Odds88:
         key = request.headers.get("sec-websocket-key", "")
         if request.state.stream is not None:
             request.state.is_begun = True
-            return FeedResponse(key, request.state.stream)
+            return StreamResponse(key, request.state.stream)
         assert attempt.refusal is not None
         if attempt.violation and self.settings.refusals == "close":
             return _closing(key, attempt.refusal)
@@ -171,7 +171,6 @@ class Odds88:
 
 def odds88_routes(odds88: Odds88, observer: Observer) -> APIRouter:
     """odds88's calls, `log_in` and `settlements`."""
-    say_nothing_of_upgrades()
     router = APIRouter(prefix=ODDS88_PATH)
     account = APIRouter(route_class=observer.route_class("odds88"))
     feed = APIRouter(route_class=observer.route_class("odds88", witness=odds88))

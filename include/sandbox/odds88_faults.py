@@ -15,8 +15,8 @@ from fastapi import Response
 from websockets.frames import Opcode
 
 from include.sandbox.faults import Exchange, Fault
-from include.sandbox.odds88_socket import frame
-from include.sandbox.odds88_stream import FeedResponse, Spoiling, Stream, Strike
+from include.sandbox.sockets import frame
+from include.sandbox.streams import Spoiling, Stream, StreamResponse, Strike
 
 _BROKEN_FRAMES = {
     "unknown_opcode": b"\x83\x00",
@@ -319,7 +319,7 @@ async def _struck(
     exchange: Exchange, after_messages: int, act: Callable[[Stream], Awaitable[None]]
 ) -> Response | None:
     answer = await exchange.answer()
-    if not isinstance(answer, FeedResponse):
+    if not isinstance(answer, StreamResponse):
         return None
     answer.stream.fault = Strike(after_messages, act)
     return answer
@@ -332,7 +332,7 @@ async def _spoiled(
     act: Callable[[Stream, bytes], Awaitable[None]],
 ) -> Response | None:
     answer = await exchange.answer()
-    if not isinstance(answer, FeedResponse):
+    if not isinstance(answer, StreamResponse):
         return None
     answer.stream.fault = Spoiling(after_messages, messages, act)
     return answer

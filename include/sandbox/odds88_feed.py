@@ -13,7 +13,7 @@ from include.sandbox.odds88_ledger import Told
 from include.sandbox.odds88_messages import encode_bet
 from include.sandbox.odds88_selections import Telling, settled_bet
 from include.sandbox.odds88_settings import Odds88Settings
-from include.sandbox.odds88_timeline import SECOND, Timeline, written
+from include.sandbox.timeline import SECOND, Timeline, written
 
 RevisionKind = Literal["proper", "too_small", "without"]
 

@@ -23,7 +23,7 @@ from include.sandbox.odds88_messages import (
     Selection,
     SettledBet,
 )
-from include.sandbox.odds88_timeline import SECOND, written
+from include.sandbox.timeline import SECOND, written
 
 PayoutUnit = Literal["major", "minor"]
 

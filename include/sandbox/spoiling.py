@@ -42,11 +42,12 @@ async def with_records(
     shape = exchange.page_shape
     if shape is None or answer.status_code != HTTPStatus.OK:
         return None
-    sound = shape.records(msgspec.json.decode(answer.body))
+    body = msgspec.json.decode(answer.body)
+    sound = shape.records(body)
     records = None if sound is None else spoil(sound, shape)
     if records is None:
         return None
-    return json_answer(shape.envelope(records, len(records) + miscounted_by))
+    return json_answer(shape.envelope(body, records, len(records) + miscounted_by))
 
 
 def json_answer(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

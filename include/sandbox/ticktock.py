@@ -125,7 +125,7 @@ class Ticktock:
                 {name: value for name, value in entry.items() if name not in left_out}
                 for entry in msgspec.to_builtins(data)
             ]
-        return msgspec.json.encode(_envelope(data, len(data)))
+        return msgspec.json.encode(_envelope({}, data, len(data)))
 
     def wait_before_next_call(self, key: str) -> float:
         """Counts a call of this key: 0, or the seconds to wait if it is one too many."""
@@ -242,7 +242,7 @@ def _records(body: dict[str, Any]) -> list[dict[str, Any]]:
     return list(body["data"])
 
 
-def _envelope(records: list[Any], count: int) -> dict[str, Any]:
+def _envelope(body: dict[str, Any], records: list[Any], count: int) -> dict[str, Any]:
     return {"data": records, "meta": {"count": count}}
 
 

@@ -208,7 +208,7 @@ def _records(body: dict[str, Any]) -> list[dict[str, Any]] | None:
     return body.get("data")
 
 
-def _envelope(records: list[Any], count: int) -> dict[str, Any]:
+def _envelope(body: dict[str, Any], records: list[Any], count: int) -> dict[str, Any]:
     return {"status": OK, "data": records}
 
 

@@ -39,6 +39,21 @@ class Wire:
         """Ends the connection in order (FIN), whatever was promised before."""
         self._transport.close()
 
+    def keep_reading(self) -> None:
+        """Lets the end of the connection be seen where HTTP has stopped reading."""
+        self._transport.resume_reading()
+
+    def hand_over(self, protocol: asyncio.Protocol) -> tuple[asyncio.Transport, Any]:
+        """Gives the connection to another protocol; gives its transport, and whose it was.
+
+        As uvicorn's own upgrades do, so that it knows whom to tell when it shuts down.
+        """
+        http: Any = self._transport.get_protocol()
+        http.connections.discard(http)
+        http.connections.add(protocol)
+        self._transport.set_protocol(protocol)
+        return self._transport, http
+
     def reset(self) -> None:
         """Ends the connection by RST: the client sees "connection reset by peer"."""
         connection = self._transport.get_extra_info("socket")
@@ -60,6 +75,10 @@ class WireProtocol(H11Protocol):
             await app(scope, receive, send)
 
         self.app: Any = app_with_wire
+
+    def _should_upgrade(self) -> bool:
+        """Never by uvicorn: whoever answers the request takes the connection over."""
+        return False
 
 
 class WireResponse(Response):

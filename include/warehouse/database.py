@@ -181,17 +181,20 @@ def _encode_rows(rows: list[Sequence[Any]]) -> str:
     return "\n".join(map("\t".join, zip(*columns, strict=True))) + "\n"
 
 
-def _encode_column(values: tuple[Any, ...]) -> Iterable[str]:
+def _encode_column(values: Sequence[Any]) -> Iterable[str]:
     kinds = set(map(type, values))
+    if kinds == {NoneType}:
+        return [_NULL] * len(values)
     if NoneType in kinds:
-        present = _encode_column(tuple(value for value in values if value is not None))
-        encoded = iter(present)
+        encoded = iter(_encode_column([value for value in values if value is not None]))
         return [_NULL if value is None else next(encoded) for value in values]
     if all(issubclass(kind, str) for kind in kinds):
         is_plain = _SPECIAL.search("".join(values)) is None
         return values if is_plain else [value.translate(_ESCAPES) for value in values]
     if kinds == {bytes}:
         return ["\\\\x" + value.hex() for value in values]
+    if kinds == {dict}:
+        return [msgspec.json.encode(value).decode().translate(_ESCAPES) for value in values]
     if kinds == {datetime} and {value.tzinfo for value in values} == {UTC}:
         # Some eight times as fast as asking each time for its text.
         return msgspec.json.encode(values).decode()[2:-2].split('","')

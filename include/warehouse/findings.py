@@ -125,8 +125,11 @@ KINDS: dict[str, Kind] = {
     "lines_rejected": Kind("warning", _ACKNOWLEDGE),
     "record_conflict": Kind("warning", _ACKNOWLEDGE),
     "chain_broken": Kind("warning", _ACKNOWLEDGE),
+    "payout_differs": Kind("warning", _ACKNOWLEDGE),
     "unknown_field": Kind("info", _ACKNOWLEDGE),
     "feed_late": Kind("critical", _ACKNOWLEDGE),
+    "connections_refused": Kind("warning", _ACKNOWLEDGE),
+    "window_closing": Kind("critical", _ACKNOWLEDGE),
     "batch_stuck": Kind("warning", _ACKNOWLEDGE),
     "payouts_late": Kind("critical", _ACKNOWLEDGE),
 }

@@ -7,7 +7,7 @@ page, overlapping with another run or dying at any moment lands nothing twice an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -26,6 +26,8 @@ from include.warehouse.database import (
     transaction,
 )
 from include.warehouse.findings import Finding, open_finding
+from include.warehouse.leases import Lease, check_lease
+from include.warehouse.quarantine import HeldBack, quarantine_records
 from include.warehouse.tables import batch as batch_table
 from include.warehouse.tables import cursor as cursor_table
 from include.warehouse.tables import gap as gap_table
@@ -34,9 +36,13 @@ from include.warehouse.tables import page_id_sequence
 from include.warehouse.tables import record as record_table
 
 # anywhere: a log never repeats itself, so the same key and text is a duplicate wherever it stands.
+# texts: the same, but a key may well have several texts, such as the states of a bet.
 # latest: a state may return (A, B, A), so only the same text as the key's latest is a duplicate.
 # key: only what is not there at all is new, in whatever words it is told again.
-Dedupe = Literal["anywhere", "latest", "key"]
+Dedupe = Literal["anywhere", "texts", "latest", "key"]
+
+# fetch: what the provider sends. fill: what closes a gap, and leaves the cursor where it is.
+Kind = Literal["fetch", "fill"]
 
 _CONFLICTS_KEPT = 100
 _PAGE_COLUMNS = (
@@ -71,7 +77,10 @@ class CursorMoved(Exception):
 
 @dataclass(frozen=True)
 class ArrivedPage:
-    """A page as it arrived, and the records found in it with the SHA-256 of their texts."""
+    """A page as it arrived, and the records found in it with the SHA-256 of their texts.
+
+    `unreadable` tells by key why records of it cannot be read at all: new ones are quarantined.
+    """
 
     request: str
     requested_at: datetime
@@ -82,6 +91,7 @@ class ArrivedPage:
     records: Sequence[tuple[Record, bytes]] = ()
     provider_count: int | None = None
     unknown_fields: frozenset[str] = frozenset()
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,27 +113,49 @@ class Gap:
     subjects: tuple[str, ...] = ()
 
 
+def place_after_entry(position: dict[str, Any]) -> str | None:
+    """How the position of a log is told: by the entry after which it is read on."""
+    return position.get("since_id")
+
+
 class Landing:
-    """One source's landing in one run: a batch that takes pages until it is closed."""
+    """One source's landing in one run: a batch that takes pages until it is closed.
+
+    With a `lease`, nothing is written by whoever has lost it: that raises `LeaseLost`.  `place`
+    tells a position as a text.
+    """
 
     def __init__(
-        self, engine: Engine, source: str, feed: str, dedupe: Dedupe, run_id: str | None
+        self,
+        engine: Engine,
+        source: str,
+        feed: str,
+        dedupe: Dedupe,
+        run_id: str | None,
+        kind: Kind = "fetch",
+        *,
+        lease: Lease | None = None,
+        place: Callable[[dict[str, Any]], str | None] = place_after_entry,
     ) -> None:
+        self.source = source
         self._engine = engine
-        self._source = source
         self._feed = feed
         self._dedupe = dedupe
         self._run_id = run_id
-        with transaction(engine, "loader") as connection:
-            _close_left_open(connection, source, feed)
-            self.batch_id = open_batch(connection, source, feed, "fetch", run_id)
+        self._kind = kind
+        self._lease = lease
+        self._place = place
+        with self._transaction() as connection:
+            if kind == "fetch":
+                _close_left_open(connection, source, feed)
+            self.batch_id = open_batch(connection, source, feed, kind, run_id)
 
     def read_cursor(self) -> Cursor:
         """Where the feed stands; a feed never read before stands at the empty position."""
         with transaction(self._engine, "loader") as connection:
             connection.execute(
                 insert_or_skip(cursor_table)
-                .values(source=self._source, feed=self._feed, position={})
+                .values(source=self.source, feed=self._feed, position={})
                 .on_conflict_do_nothing()
             )
             row = connection.execute(select(cursor_table).where(*self._this_cursor())).one()
@@ -148,14 +180,19 @@ class Landing:
                 pages,
                 self._dedupe,
                 cursor_before=case(
-                    (batch_table.c.cursor_after.is_(None), cursor.position.get("since_id")),
+                    (batch_table.c.cursor_after.is_(None), self._place(cursor.position)),
                     else_=batch_table.c.cursor_before,
                 ),
-                cursor_after=position.get("since_id"),
+                cursor_after=self._place(position),
             )
             for gap in gaps:
                 self._record_gap(connection, gap)
         return moved
+
+    def add(self, *pages: ArrivedPage) -> int:
+        """Land pages and leave the cursor where it is; returns how many records were new."""
+        with self._writing() as connection:
+            return self._land(connection, self.batch_id, pages, self._dedupe)
 
     def stop(
         self, page: ArrivedPage, reason: str, since_id: str | None, *, is_leap: bool = False
@@ -173,9 +210,9 @@ class Landing:
                 connection,
                 Finding(
                     kind="undecodable_page",
-                    source=self._source,
+                    source=self.source,
                     subject=f"{self._feed} after {since_id or 'the start'}",
-                    summary=f"A page of {self._source} {self._feed} cannot be decoded: {reason}",
+                    summary=f"A page of {self.source} {self._feed} cannot be decoded: {reason}",
                     kept=f"Its {len(page.body)} bytes are kept as raw.page {page_id}; the feed "
                     "stops before it, and what came earlier goes on.",
                     detail={
@@ -200,9 +237,9 @@ class Landing:
                 connection,
                 Finding(
                     kind="cursor_refused",
-                    source=self._source,
+                    source=self.source,
                     subject=f"{self._feed} after {since_id}",
-                    summary=f"{self._source} refuses to read {self._feed} on after entry "
+                    summary=f"{self.source} refuses to read {self._feed} on after entry "
                     f"{since_id} (status {status}), though it answers without a cursor.",
                     kept="Everything up to that entry is landed and goes on; the feed stops there.",
                     detail={"since_id": since_id, "status": status, "refusal": refusal},
@@ -211,7 +248,7 @@ class Landing:
 
     def close(self, *, has_reached_end: bool) -> Row[Any]:
         """Take no more rows; a batch with nothing in it is published at once.  Returns its row."""
-        with transaction(self._engine, "loader") as connection:
+        with self._transaction() as connection:
             if claim(connection, self.batch_id, IS_LANDING) is not None:
                 _close(connection, self.batch_id, has_reached_end=has_reached_end)
                 if has_reached_end:
@@ -220,9 +257,12 @@ class Landing:
                         .where(*self._this_cursor())
                         .values(completed_at=func.now())
                     )
-            return connection.execute(
-                select(batch_table).where(batch_table.c.batch_id == self.batch_id)
-            ).one()
+            return _read_batch(connection, self.batch_id)
+
+    def read_batch(self) -> Row[Any]:
+        """The batch as it stands, whoever has moved it on."""
+        with transaction(self._engine, "loader") as connection:
+            return _read_batch(connection, self.batch_id)
 
     def gaps_to_ask(self) -> list[Row[Any]]:
         """Open gaps whose subjects have not been asked for."""
@@ -231,7 +271,7 @@ class Landing:
                 connection.execute(
                     select(gap_table)
                     .where(
-                        gap_table.c.source == self._source,
+                        gap_table.c.source == self.source,
                         gap_table.c.feed == self._feed,
                         gap_table.c.state == "open",
                         gap_table.c.tried_at.is_(None),
@@ -248,8 +288,8 @@ class Landing:
         already is never new: asked for by subject, an entry may be told in fewer words.
         """
         with transaction(self._engine, "loader") as connection:
-            lock_source(connection, self._source)
-            batch_id = open_batch(connection, self._source, self._feed, "fill", self._run_id)
+            lock_source(connection, self.source)
+            batch_id = open_batch(connection, self.source, self._feed, "fill", self._run_id)
             landed = self._land(connection, batch_id, pages, "key")
             connection.execute(
                 update(gap_table)
@@ -260,16 +300,24 @@ class Landing:
         return landed
 
     @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        """A transaction of the loader, before which nobody else has taken our lease."""
+        with transaction(self._engine, "loader") as connection:
+            if self._lease is not None:
+                check_lease(connection, self._lease)
+            yield connection
+
+    @contextmanager
     def _writing(self) -> Iterator[Connection]:
         """A transaction of the loader that holds the source and an open batch of this landing."""
         batch_id = self.batch_id
         try:
-            with transaction(self._engine, "loader") as connection:
-                lock_source(connection, self._source)
+            with self._transaction() as connection:
+                lock_source(connection, self.source)
                 if claim(connection, batch_id, IS_LANDING) is None:
                     # Another run has closed our batch, taking us for dead; we go on in a new one.
                     self.batch_id = open_batch(
-                        connection, self._source, self._feed, "fetch", self._run_id
+                        connection, self.source, self._feed, self._kind, self._run_id
                     )
                 yield connection
         except BaseException:
@@ -293,7 +341,7 @@ class Landing:
         return finding_id
 
     def _this_cursor(self) -> tuple[Any, Any]:
-        return cursor_table.c.source == self._source, cursor_table.c.feed == self._feed
+        return cursor_table.c.source == self.source, cursor_table.c.feed == self._feed
 
     def _move_cursor(
         self, connection: Connection, cursor: Cursor, position: dict[str, Any]
@@ -305,7 +353,7 @@ class Landing:
         )
         if moved.rowcount != 1:
             raise CursorMoved(
-                f"Another run is landing {self._source} {self._feed}. What this run landed before "
+                f"Another run is landing {self.source} {self._feed}. What this run landed before "
                 "is kept, and the other goes on from there: nothing to do."
             )
         return replace(cursor, position=position, revision=cursor.revision + 1)
@@ -339,6 +387,7 @@ class Landing:
             self._store_records(
                 connection, batch_id, zip(page_ids, (new for _, new in stored), strict=True)
             )
+            self._quarantine_unreadable(connection, batch_id, stored)
         return landed
 
     def _store_records(
@@ -358,7 +407,7 @@ class Landing:
                     page_id,
                     record.byte_start,
                     record.byte_length,
-                    self._source,
+                    self.source,
                     record.record_key,
                     digest,
                     batch_id,
@@ -379,6 +428,36 @@ class Landing:
             record_id_last=reach[1],
         )
 
+    def _quarantine_unreadable(
+        self,
+        connection: Connection,
+        batch_id: int,
+        stored: Iterable[tuple[ArrivedPage, list[tuple[Record, bytes]]]],
+    ) -> None:
+        """Hold back the new records that cannot be read; their keys are digests of their texts."""
+        reasons = {
+            record.record_key: page.unreadable[record.record_key]
+            for page, records in stored
+            for record, _ in records
+            if record.record_key in page.unreadable
+        }
+        if not reasons:
+            return
+        landed = connection.execute(
+            select(record_table.c.record_id, record_table.c.record_key).where(
+                record_table.c.source == self.source,
+                record_table.c.record_key.in_(list(reasons)),
+                record_table.c.batch_id == batch_id,
+            )
+        )
+        quarantine_records(
+            connection,
+            self.source,
+            batch_id,
+            "raw",
+            [HeldBack(record_id, "unreadable", reasons[key]) for record_id, key in landed.all()],
+        )
+
     def _known(
         self, connection: Connection, pages: Sequence[ArrivedPage]
     ) -> dict[str, list[bytes]]:
@@ -393,7 +472,7 @@ class Landing:
                 " WHERE source = :source AND record_key = ANY(CAST(:keys AS text[]))"
                 " ORDER BY record_id"
             ),
-            {"source": self._source, "keys": array_literal(keys)},
+            {"source": self.source, "keys": array_literal(keys)},
         ).all():
             known.setdefault(key, []).append(bytes(digest))
         return known
@@ -421,7 +500,7 @@ class Landing:
             (
                 (
                     page_id,
-                    self._source,
+                    self.source,
                     self._feed,
                     batch_id,
                     page.requested_at,
@@ -443,7 +522,7 @@ class Landing:
         gap_id = connection.execute(
             insert(gap_table)
             .values(
-                source=self._source,
+                source=self.source,
                 feed=self._feed,
                 range_after=gap.range_after,
                 range_before=gap.range_before,
@@ -452,7 +531,7 @@ class Landing:
             )
             .returning(gap_table.c.gap_id)
         ).scalar_one()
-        open_gap_finding(connection, self._source, self._feed, gap_id, gap)
+        open_gap_finding(connection, self.source, self._feed, gap_id, gap)
 
 
 def open_gap_finding(connection: Connection, source: str, feed: str, gap_id: int, gap: Gap) -> int:
@@ -469,6 +548,10 @@ def open_gap_finding(connection: Connection, source: str, feed: str, gap_id: int
             detail={"gap_id": gap_id, "after": gap.range_after, "before": gap.range_before},
         ),
     )
+
+
+def _read_batch(connection: Connection, batch_id: int) -> Row[Any]:
+    return connection.execute(select(batch_table).where(batch_table.c.batch_id == batch_id)).one()
 
 
 def _close_left_open(connection: Connection, source: str, feed: str) -> None:
@@ -522,7 +605,7 @@ def _fresh(
 
 def _is_duplicate(digest: bytes, known: Sequence[bytes], dedupe: Dedupe) -> bool:
     match dedupe:
-        case "anywhere":
+        case "anywhere" | "texts":
             return digest in known
         case "latest":
             return digest in known[-1:]

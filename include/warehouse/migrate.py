@@ -11,23 +11,30 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, delete, func, text, tuple_
 from sqlalchemy.dialects.postgresql import insert
 
+from include.settings import Settings
 from include.warehouse.database import open_engine
 from include.warehouse.roles import apply_grants, create_logins, create_roles
-from include.warehouse.tables import player_pad
+from include.warehouse.tables import player_pad, rate_terms
 
 _INCLUDE = Path(__file__).parents[1]
 _LOCK = 5_283_947_201  # Any number: it keeps two migrations of one database from running at once.
+_ODDS88 = "odds88"
 
 
-def migrate(owner_url: str, passwords: dict[str, str] | None = None) -> None:
+def migrate(
+    owner_url: str, passwords: dict[str, str] | None = None, settings: Settings | None = None
+) -> None:
     """Migrate the database behind `owner_url`, which must be owned by that login.
 
     `passwords` maps the logins of `LOGINS` to passwords; a login named there is created, or given
-    that password.  Without it, logins are the operator's own business.
+    that password.  Without it, logins are the operator's own business.  What `settings` say about
+    the providers' exchange rates is written down for finance's views; the environment's, if none
+    are given.
     """
+    settings = settings or Settings()
     engine = open_engine(owner_url)
     try:
         with engine.begin() as connection:
@@ -37,6 +44,7 @@ def migrate(owner_url: str, passwords: dict[str, str] | None = None) -> None:
             command.upgrade(alembic_config(connection), "head")
             _create_views(connection)
             _ensure_player_key(connection)
+            _keep_rate_terms(connection, settings)
             apply_grants(connection)
             create_logins(connection, passwords or {})
     finally:
@@ -68,6 +76,25 @@ def _ensure_player_key(connection: Connection) -> None:
             "inner_pad": bytes(byte ^ 0x36 for byte in key),
             "outer_pad": bytes(byte ^ 0x5C for byte in key),
         },
+    )
+
+
+def _keep_rate_terms(connection: Connection, settings: Settings) -> None:
+    base_currency = settings.odds88_rate_base_currency
+    if base_currency is None:
+        connection.execute(delete(rate_terms).where(rate_terms.c.source == _ODDS88))
+        return
+    told = {"base_currency": base_currency, "direction": settings.odds88_rate_direction}
+    connection.execute(
+        insert(rate_terms)
+        .values(source=_ODDS88, **told)
+        .on_conflict_do_update(
+            index_elements=["source"],
+            set_={**told, "set_at": func.now()},
+            where=tuple_(rate_terms.c.base_currency, rate_terms.c.direction).is_distinct_from(
+                tuple_(*told.values())
+            ),
+        )
     )
 
 

@@ -60,6 +60,9 @@ GRANTS: dict[str, tuple[str, ...]] = {
         "INSERT, UPDATE ON ops.batch, ops.cursor, ops.gap, ops.finding, ops.alert",
         "INSERT, UPDATE ON ops.quarantine",
         "INSERT ON ops.quality_result",
+        "SELECT, INSERT, UPDATE ON ops.lease",
+        "SELECT, INSERT ON ops.connect_attempt",
+        "UPDATE (ended_at, ending, messages) ON ops.connect_attempt",
     ),
     "resolver": (
         "USAGE ON SCHEMA raw, staging, core, ops",

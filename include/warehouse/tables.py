@@ -80,6 +80,7 @@ def _count(name: str, comment: str) -> Column[Any]:
 
 # Money is exact.  NaN and the infinities pass an ordinary comparison, so each is excluded by name.
 _MONEY = ("stake", "payout", "refund", "enhancement")
+_FACTORS = ("payout_multiplier", "placement_rate", "settlement_rate")
 
 
 def _finite(column: str) -> CheckConstraint:
@@ -106,6 +107,9 @@ def _settlement_columns() -> list[Column[Any]]:
         Column("payout", Numeric, comment="Everything returned to the player, in major units; NULL until it is final or where the provider tells none."),
         Column("refund", Numeric, comment="The part of payout that returns stake, in major units."),
         Column("enhancement", Numeric, comment="The part of payout that is a promotion, in major units."),
+        Column("payout_multiplier", Numeric, comment="What the provider multiplied the stake by for the payout; NULL where it does not tell."),
+        Column("placement_rate", Numeric, comment="The provider's exchange rate when the bet was placed; ops.rate_terms says what it means. NULL where it does not tell."),
+        Column("settlement_rate", Numeric, comment="The provider's exchange rate when the bet was settled; ops.rate_terms says what it means. NULL where it does not tell."),
         _time("settled_at", "When the decision was taken (UTC); see settled_at_basis."),
         Column("settled_at_basis", Text, nullable=False, comment="provider: the provider gave settled_at. observed: our clock on first seeing it."),
         Column("is_resettlement", Boolean, nullable=False, comment="The provider says that this corrects an earlier decision."),
@@ -120,26 +124,52 @@ def _settlement_checks() -> list[CheckConstraint]:
         _words("outcome", Outcome),
         _words("previous_status", Status),
         _words("settled_at_basis", SettledAtBasis),
-        *(_finite(column) for column in _MONEY),
+        *(_finite(column) for column in (*_MONEY, *_FACTORS)),
     ]
 
 
 def _leg_columns() -> list[Column[Any]]:
     return [
         Column("leg_number", SmallInteger, nullable=False, comment="Position of the leg in the provider's message, from 1."),
+        Column("part_number", SmallInteger, nullable=False, server_default=text("0"), comment="0: the leg itself. 1, 2, 3 …: what a leg built of several picks is made of, in the provider's order; an event is then told by the leg alone."),
+        Column("type", Text, comment="What kind of bet the leg is, in the provider's word: standard, starting_price, tote_exotics, fixed_exotics, bet_builder, pickem or each_way."),
         Column("event_id", Text, comment="The provider's event."),
         Column("market_id", Text, comment="The provider's market."),
         Column("selection_id", Text, comment="The provider's selection."),
         Column("outcome", Text, comment="The leg's own outcome; NULL while open."),
         Column("price", Numeric, comment="Decimal odds at which the leg was placed."),
         _time("settled_at", "When the leg was decided (UTC)."),
+        Column("settlement_version", Integer, comment="The provider's version of the leg's decision; it grows when the leg is settled again."),
+        Column("selection_version", Integer, comment="The provider's version of the selection itself."),
+        Column("competition_id", Text, comment="The provider's competition of the event."),
+        Column("country_id", Text, comment="The provider's country of the event."),
+        Column("sport_id", Text, comment="The provider's sport of the event."),
+        Column("event_name", Text, comment="The event's name, in the provider's words."),
+        _time("event_starts_at", "When the event starts (UTC)."),
+        Column("is_live", Boolean, comment="The event is played while bets are taken; false: they are taken before it."),
+        Column("market_type_id", Text, comment="The provider's type of the market."),
+        Column("market_name", Text, comment="The market's name, in the provider's words."),
+        Column("market_properties", JSONB, comment="What else the provider says about the market: names and texts."),
+        Column("parameters", JSONB, comment="What the provider says about the selection, such as a line: names and texts."),
+        Column("win_price", Numeric, comment="Decimal odds of an each-way leg's win part."),
+        Column("place_price", Numeric, comment="Decimal odds of an each-way leg's place part."),
+        Column("dead_heat_factor", Numeric, comment="Share of a place that several have won together."),
+        Column("place_dead_heat_factor", Numeric, comment="The same for the place part of an each-way leg."),
+        Column("manual_price", Numeric, comment="Decimal odds set by hand."),
+        Column("alternative_price", Numeric, comment="Alternative decimal odds, as the provider calls them."),
+        Column("limits_rating_id", Text, comment="The provider's limit under which the leg was placed."),
+        Column("limits_factor", Numeric, comment="The factor of that limit."),
+        Column("has_line_deviation", Boolean, comment="The provider says that the line deviated."),
+        Column("is_outright", Boolean, comment="It was placed on the winner of a whole competition or the like."),
     ]  # fmt: skip
 
 
 SETTLEMENT_COLUMNS = tuple(column.name for column in _settlement_columns())
 LEG_COLUMNS = tuple(column.name for column in _leg_columns())
+_LEG_NUMBERS = tuple(column.name for column in _leg_columns() if isinstance(column.type, Numeric))
 
-# What makes two versions of a subject differ for finance; order, actor and prose do not.
+# What makes two versions of a subject differ for finance; order, actor and prose do not, and the
+# multiplier only by the payout that follows from it.
 CANONICAL_COLUMNS = (
     "status",
     "outcome",
@@ -152,6 +182,8 @@ CANONICAL_COLUMNS = (
     "payout",
     "refund",
     "enhancement",
+    "placement_rate",
+    "settlement_rate",
 )
 
 
@@ -232,9 +264,9 @@ staging_settlement_leg = Table(
     Column("batch_id", BigInteger, nullable=False, comment="The batch that it is published with."),
     Column("record_id", BigInteger, nullable=False, comment="The record that it was normalized from."),
     *_leg_columns(),
-    PrimaryKeyConstraint("batch_id", "record_id", "leg_number"),
+    PrimaryKeyConstraint("batch_id", "record_id", "leg_number", "part_number"),
     schema="staging",
-    comment="Selections of the multi-leg bets in staging.settlement.",
+    comment="Selections of the bets in staging.settlement.",
 )  # fmt: skip
 
 # --- core ---------------------------------------------------------------------------------------
@@ -275,11 +307,11 @@ settlement_leg = Table(
     metadata,
     Column("record_id", BigInteger, nullable=False, comment="The version that it belongs to (core.settlement.record_id)."),
     *_leg_columns(),
-    PrimaryKeyConstraint("record_id", "leg_number"),
+    PrimaryKeyConstraint("record_id", "leg_number", "part_number"),
     _words("outcome", Outcome),
-    _finite("price"),
+    *(_finite(column) for column in _LEG_NUMBERS),
     schema="core",
-    comment="Selections of multi-leg bets, by version.",
+    comment="Selections of bets, by version, and what those are made of that are built of several picks.",
 )  # fmt: skip
 
 # Totals are moved by what a transaction changes, so a day is asked for at the same cost however
@@ -533,6 +565,37 @@ lease = Table(
     comment="What only one process may do at a time, and who that is.",
 )  # fmt: skip
 
+connect_attempt = Table(
+    "connect_attempt",
+    metadata,
+    Column("attempt_id", BigInteger, Identity(), primary_key=True, comment="Ours, ascending."),
+    Column("source", Text, nullable=False, comment="Which provider was connected to."),
+    Column("kind", Text, nullable=False, comment="Which of the provider's budgets it counts against: proper, or without_revision, which too small a revision is as well."),
+    Column("revision", BigInteger, comment="From when messages were asked for, in Unix seconds; NULL: none was named."),
+    Column("epoch", BigInteger, nullable=False, comment="Epoch of the lease under which it was made (ops.lease)."),
+    Column("run_id", Text, comment="The Airflow run that made it."),
+    Column("attempted_at", TIMESTAMP(timezone=True), nullable=False, server_default=text("clock_timestamp()"), comment="When it was about to be made (UTC); committed before the connection was begun."),
+    _time("ended_at", "When the connection had ended (UTC); NULL: it lasts, or its process died."),
+    Column("ending", Text, comment="How it ended, in a word: caught_up, bound, silent, closed, refused, failed, …; NULL as long as ended_at is."),
+    _count("messages", "Messages that came over it."),
+    _one_of("kind", "proper", "without_revision"),
+    Index(None, "source", "attempted_at"),
+    schema="ops",
+    comment="Every connection to a provider that limits how many there may be, written down before it is begun; for ever.",
+)  # fmt: skip
+
+rate_terms = Table(
+    "rate_terms",
+    metadata,
+    Column("source", Text, primary_key=True, comment="Whose exchange rates are meant."),
+    Column("base_currency", Text, nullable=False, comment="The currency that the rates lead to or from: the reporting currency of the source's amounts."),
+    Column("direction", Text, nullable=False, comment="units_per_base: a rate says how many units of the bet's currency one of the base is. base_per_unit: the other way round."),
+    _time("set_at", "When that was said first, or otherwise than before (UTC).", now=True),
+    _one_of("direction", "units_per_base", "base_per_unit"),
+    schema="ops",
+    comment="What a provider's exchange rates mean, as the settings said when the warehouse was last migrated. Without a row, no amount is given in a reporting currency.",
+)  # fmt: skip
+
 # --- wallet -------------------------------------------------------------------------------------
 
 # Written first, so that of two sessions that enter one id at once the second waits for the first
@@ -573,7 +636,8 @@ transaction = Table(
     CheckConstraint("hold_reason IS NOT NULL OR (hold_detail IS NULL AND hold_finding_id IS NULL)", name="hold_has_reason"),
     CheckConstraint("(disposition = 'open') = (disposed_at IS NULL) AND (disposition = 'open') = (accounting_date IS NULL)", name="disposed_is_dated"),
     CheckConstraint("disposition = 'open' OR evidence IS NOT NULL", name="disposed_has_evidence"),
-    Index(None, "business_date", postgresql_using="brin"),
+    # Summarized as it grows: rows that are not yet would all be read for any day.
+    Index(None, "business_date", postgresql_using="brin", postgresql_with={"autosummarize": True}),
     Index("transaction_due_index", "currency", "transaction_id", postgresql_where=text("disposition = 'open' AND hold_reason IS NULL")),
     Index("transaction_unfrozen_index", "transaction_id", postgresql_where=text("item IS NULL AND disposition = 'open' AND hold_reason IS NULL")),
     Index("transaction_held_index", "business_date", "hold_reason", "transaction_id", postgresql_where=text("hold_reason IS NOT NULL")),
@@ -676,7 +740,7 @@ attempt_item = Table(
     "attempt_item",
     metadata,
     Column("transaction_id", Text(collation="C"), nullable=False, comment="The payout."),
-    Column("attempt_id", BigInteger, ForeignKey("wallet.attempt.attempt_id"), nullable=False, comment="The request that held it."),
+    Column("attempt_id", BigInteger, nullable=False, comment="The request that held it (wallet.attempt; both are inserted in one transaction, and neither is ever deleted)."),
     Column("place", SmallInteger, nullable=False, comment="Its place in the request, from 1."),
     Column("outcome", Text, comment="ok, refused, contested, unclear, blocked, in_doubt, not_executed or rejected; NULL as long as the attempt is open."),
     Column("code", Text, comment="The code that the wallet answered it with."),

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from include.local.postgres import Postgres, remove_cluster
 from tests.bench.comparing import compare, print_comparison
-from tests.bench.log import write_log
+from tests.bench.listening import listen, print_listening
+from tests.bench.measuring import FLAT, NESTED, Shape
 from tests.bench.resending import print_resend, resend
 from tests.bench.scaling import MORE, REPEATS, print_scale, scale
 from tests.bench.server import describe_server
@@ -27,6 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--entries", type=int, default=1_000_000, help="measured in each way")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each way")
     parser.add_argument("--scale", type=int, help="load this many instead, this project alone")
+    parser.add_argument("--nested", type=int, help="measure so many bets of a stream instead")
     parser.add_argument("--payouts", type=int, help="send so many payouts instead")
     return parser
 
@@ -37,22 +39,35 @@ def main() -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=_FILE_WIDTH)
-    entries = arguments.scale + (1 + REPEATS) * MORE if arguments.scale else arguments.entries
     with _server() as (folder, server):
         console.print(describe_server(server))
         if arguments.payouts:
             results = resend(console, server, folder, arguments.payouts, arguments.rounds)
             print_resend(console, arguments.payouts, results)
-            return
-        log = folder / "log"
-        console.print(f"writing a log of {entries:,} entries of 256 bytes")
-        write_log(log, entries)
-        if arguments.scale:
-            print_scale(console, scale(console, server, log, arguments.scale))
+        elif arguments.scale:
+            _measure_scale(console, server, folder, arguments.scale)
+        elif arguments.nested:
+            _measure(console, server, folder, NESTED, arguments.nested, arguments.rounds)
+            print_listening(console, listen(server, folder))
         else:
-            print_comparison(
-                console, entries, compare(console, server, log, entries, arguments.rounds)
-            )
+            _measure(console, server, folder, FLAT, arguments.entries, arguments.rounds)
+
+
+def _measure(
+    console: Console, server: Postgres, folder: Path, shape: Shape, records: int, rounds: int
+) -> None:
+    file = folder / "records"
+    console.print(f"writing {records:,} {shape.records}")
+    shape.write(file, records)
+    results = compare(console, server, file, records, rounds, shape)
+    print_comparison(console, records, results, shape)
+
+
+def _measure_scale(console: Console, server: Postgres, folder: Path, entries: int) -> None:
+    log, written = folder / "records", entries + (1 + REPEATS) * MORE
+    console.print(f"writing {written:,} {FLAT.records}")
+    FLAT.write(log, written)
+    print_scale(console, scale(console, server, log, entries))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from include.local.postgres import Postgres
-from tests.bench.measuring import LAND_AGAIN, LOAD, PEERS, Measured, Way, measure
+from tests.bench.measuring import FLAT, Measured, Shape, Way, measure
 from tests.warehouses import empty_database, fresh_warehouse
 
 MOVING = ("land", "normalize", "publish")
@@ -26,10 +26,10 @@ def compare(
     log: Path,
     entries: int,
     rounds: int,
-    peers: Sequence[Way] = PEERS,
+    shape: Shape = FLAT,
 ) -> Results:
-    """Measure this project, its re-run and `peers`, `rounds` times in turn."""
-    results: Results = {way: [] for way in (LOAD, LAND_AGAIN, *peers)}
+    """Measure this project, its re-run and its peers, `rounds` times in turn."""
+    results: Results = {way: [] for way in (shape.load, shape.land_again, *shape.peers)}
 
     def note(way: Way, measured: Measured) -> None:
         results[way].append(measured)
@@ -37,18 +37,18 @@ def compare(
         console.print(f"  {way.name}: {measured.seconds:.1f} s, {speed:,.0f} rows/s")
 
     for number in range(1, rounds + 1):
-        console.print(f"round {number} of {rounds}, {entries:,} entries")
+        console.print(f"round {number} of {rounds}, {entries:,} {shape.records}")
         with fresh_warehouse(server) as warehouse:
             name = str(warehouse.owner_engine.url.database)
-            for way in (LOAD, LAND_AGAIN):
+            for way in (shape.load, shape.land_again):
                 note(way, measure(way, server, name, log, entries))
-        for way in peers:
+        for way in shape.peers:
             with empty_database(server) as name:
                 note(way, measure(way, server, name, log, entries))
     return results
 
 
-def print_comparison(console: Console, entries: int, results: Results) -> None:
+def print_comparison(console: Console, entries: int, results: Results, shape: Shape = FLAT) -> None:
     """Medians of rows a second, their ratio to this project's, and memory."""
     table = Table(
         "way",
@@ -56,12 +56,12 @@ def print_comparison(console: Console, entries: int, results: Results) -> None:
         "ratio",
         "memory, MB",
         "at start, MB",
-        title=f"{entries:,} flat entries, medians",
+        title=f"{entries:,} {shape.records}, medians",
     )
-    ours = results[LOAD]
+    ours = results[shape.load]
     base = median(_seconds(measured, MOVING) for measured in ours)
     for way, measured in results.items():
-        if way is LOAD:
+        if way is shape.load:
             _add(table, "land + normalize + publish", base, entries, base, measured)
             with_gates = median(one.seconds for one in measured)
             _add(table, "the same with both gates", with_gates, entries, base, measured, gates=True)

@@ -32,6 +32,7 @@ from dlt.common import json
 from tests.bench.log import LogFile
 from tests.bench.stopwatch import Stopwatch, run_way
 
+UPSERT: Any = {"disposition": "merge", "strategy": "upsert"}
 _PAGES_A_TABLE = 50
 _ENTRY = pyarrow.struct(
     [
@@ -56,12 +57,12 @@ _COLUMNS: Any = {field.name: {"data_type": _TYPES[str(field.type)]} for field in
 def dicts(url: str, log: LogFile, stopwatch: Stopwatch) -> None:
     """Entries as dicts, decoded by dlt's own JSON, normalized by two processes."""
     os.environ["NORMALIZE__WORKERS"] = "2"
-    _merge(url, (json.loadb(body)["data"] for body in log.pages()), stopwatch)
+    merge(url, entries_as(json.loadb(body)["data"] for body in log.pages()), stopwatch)
 
 
 def arrow(url: str, log: LogFile, stopwatch: Stopwatch) -> None:
     """Entries as Arrow tables, fifty pages each, decoded by Arrow's own JSON."""
-    _merge(url, _tables(log), stopwatch)
+    merge(url, entries_as(_tables(log)), stopwatch)
 
 
 def _tables(log: LogFile) -> Iterator[pyarrow.Table]:
@@ -77,14 +78,15 @@ def _tables(log: LogFile) -> Iterator[pyarrow.Table]:
         yield pyarrow.Table.from_struct_array(entries)
 
 
-def _merge(url: str, items: Iterator[Any], stopwatch: Stopwatch) -> None:
-    resource = dlt.resource(
-        items,
-        name="entry",
-        primary_key="id",
-        write_disposition={"disposition": "merge", "strategy": "upsert"},
-        columns=_COLUMNS,
+def entries_as(items: Iterator[Any]) -> Any:
+    """The entries as a resource that is merged by their ids."""
+    return dlt.resource(
+        items, name="entry", primary_key="id", write_disposition=UPSERT, columns=_COLUMNS
     )
+
+
+def merge(url: str, resource: Any, stopwatch: Stopwatch) -> None:
+    """Take a resource all the way into the server, step by step."""
     target = dlt.pipeline("bench", destination=dlt.destinations.postgres(url), dataset_name="bench")
     stopwatch.start()
     with stopwatch.stage("extract"):
@@ -96,4 +98,4 @@ def _merge(url: str, items: Iterator[Any], stopwatch: Stopwatch) -> None:
 
 
 if __name__ == "__main__":
-    run_way({"dicts": dicts, "arrow": arrow})
+    run_way({"dicts": dicts, "arrow": arrow}, LogFile)

@@ -78,10 +78,11 @@ class LogFile:
 
 def is_correction(number: int) -> bool:
     """Whether this entry corrects an earlier one."""
-    return number % CORRECTION_EVERY == CORRECTION_EVERY - 1 and _corrected(number) >= 0
+    return number % CORRECTION_EVERY == CORRECTION_EVERY - 1 and corrected(number) >= 0
 
 
-def _corrected(number: int) -> int:
+def corrected(number: int) -> int:
+    """The entry that this one corrects, if it is a correction."""
     block = number // CORRECTION_EVERY
     return (block - _BLOCKS_LATER[block % 2]) * CORRECTION_EVERY + CORRECTED_AT_FIRST
 
@@ -89,8 +90,8 @@ def _corrected(number: int) -> int:
 def _entry(number: int) -> str:
     place = number % CORRECTION_EVERY
     subject, chance = number, (number * _SCRAMBLE >> 50) % 80
-    if place == CORRECTION_EVERY - 1 and _corrected(number) >= 0:
-        subject, decision, offer_digits = _corrected(number), _CORRECTED, 12
+    if place == CORRECTION_EVERY - 1 and corrected(number) >= 0:
+        subject, decision, offer_digits = corrected(number), _CORRECTED, 12
     elif place == CORRECTED_AT_FIRST or chance < 39:
         decision, offer_digits = _WON, 12
     elif chance < 78:

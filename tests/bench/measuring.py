@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ from pathlib import Path
 import psycopg2
 
 from include.local.postgres import Postgres
+from tests.bench.bets import LEGS, write_bets
+from tests.bench.log import write_log
 from tests.bench.stopwatch import pss_megabytes, with_descendants
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -55,6 +57,56 @@ PEERS = (
     Way("dlt, merge, Arrow", "arrow", _OF_ENTRIES, PEERS_PYTHON, "tests.bench.dlt_ways"),
     Way("PostgresHook.insert_rows, replace", "postgres_hook", _OF_PLAIN),
     Way("COPY into one table", "plain_copy", _OF_PLAIN),
+)
+
+# The legs of each bet are all there as well, or none of it counts.
+_LEGS_STORED = (
+    "SELECT least(bets, (SELECT count(*) FROM {legs}) / {number}) FROM ({bets}) AS b (bets)"
+)
+
+
+def _with_legs(bets: str, legs: str) -> str:
+    return _LEGS_STORED.format(bets=bets, legs=legs, number=LEGS)
+
+
+_BETS_BY_US = _with_legs(_STORED_BY_US, "core.settlement_leg")
+_BETS_AS_DICTS = _with_legs("SELECT count(*) FROM bench.bet", "bench.bet__selections")
+_BETS_AS_ARROW = _with_legs("SELECT count(*) FROM bench.bet", "bench.leg")
+_PLAIN_BETS = _with_legs("SELECT count(*) FROM plain_bet", "plain_leg")
+_BET_WAYS, _DLT_BET_WAYS = "tests.bench.bet_ways", "tests.bench.dlt_bet_ways"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is measured: what its records are called, how a file of them is written, and the ways:
+    this project's, its landing of all again, and its peers.
+    """
+
+    records: str
+    write: Callable[[Path, int], None]
+    load: Way
+    land_again: Way
+    peers: tuple[Way, ...]
+
+
+FLAT = Shape("flat entries of 256 bytes", write_log, LOAD, LAND_AGAIN, PEERS)
+NESTED = Shape(
+    "bets of two legs and 1 750 bytes",
+    write_bets,
+    Way("this project", "load", _BETS_BY_US, module=_BET_WAYS, login="pipelines"),
+    Way(
+        "this project, landing all again",
+        "land_again",
+        _BETS_BY_US,
+        module=_BET_WAYS,
+        login="pipelines",
+    ),
+    (
+        Way("dlt, merge, dicts", "dicts", _BETS_AS_DICTS, PEERS_PYTHON, _DLT_BET_WAYS),
+        Way("dlt, merge, Arrow", "arrow", _BETS_AS_ARROW, PEERS_PYTHON, _DLT_BET_WAYS),
+        Way("PostgresHook.insert_rows, replace", "postgres_hook", _PLAIN_BETS, module=_BET_WAYS),
+        Way("COPY into two tables", "plain_copy", _PLAIN_BETS, module=_BET_WAYS),
+    ),
 )
 
 

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
+from typing import TypeVar
 
-from tests.bench.log import LogFile
+File = TypeVar("File")
 
 
 class Stopwatch:
@@ -81,9 +82,11 @@ def pss_megabytes(rollup: str) -> float:
     return int(kilobytes) / 1024
 
 
-def run_way(ways: dict[str, Callable[[str, LogFile, Stopwatch], None]]) -> None:
-    """Run the way named on the command line on the log named there; print what it took as JSON."""
+def run_way(
+    ways: dict[str, Callable[[str, File, Stopwatch], None]], opened: Callable[[Path, int], File]
+) -> None:
+    """Run the way named on the command line on the file named there; print what it took as JSON."""
     _, way, path, entries = sys.argv
     stopwatch = Stopwatch()
-    ways[way](os.environ["BENCH_URL"], LogFile(Path(path), int(entries)), stopwatch)
+    ways[way](os.environ["BENCH_URL"], opened(Path(path), int(entries)), stopwatch)
     print(json.dumps(vars(stopwatch)))

@@ -18,12 +18,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from sqlalchemy import Engine, text
 
 from include.catchup import pipeline
 from include.catchup.sources import SOURCES, Source
+from include.catchup.stream import Feed
 from include.providers.http import Answer, Client
 from include.quality import gates
 from include.settings import Settings
@@ -39,33 +40,45 @@ _PAGES_A_COPY = 25
 
 def load(url: str, log: LogFile, stopwatch: Stopwatch) -> None:
     """This project: from where the cursor stands to the log's end, every batch to `core`."""
+    load_all(url, _from_file(SOURCE), _FileClient(log), SETTINGS, stopwatch)
+
+
+def land_again(url: str, log: LogFile, stopwatch: Stopwatch) -> None:
+    """This project: every page once more; nothing of it is new."""
+    land_all_again(url, _from_file(SOURCE), _FileClient(log), SETTINGS, stopwatch)
+
+
+def load_all(
+    url: str, source: Source, client: Client | Feed, settings: Settings, stopwatch: Stopwatch
+) -> None:
+    """Run after run of a source, until one has met the end; every batch goes to `core`."""
     engine = open_engine(url)
-    source, client = _from_file(SOURCE), cast("Client", _FileClient(log))
-    with _Gates(url, stopwatch) as gates_process:
+    with _Gates(url, source.name, stopwatch) as gates_process:
         stopwatch.start()
         has_reached_end = False
         while not has_reached_end:
             with stopwatch.stage("land"):
-                landed = pipeline.land(engine, source, client, SETTINGS, "bench")
+                landed = pipeline.land(engine, source, client, settings, "bench")
             has_reached_end = landed.has_reached_end
             gates_process.run("check_raw")
             with stopwatch.stage("normalize"):
-                pipeline.normalize(engine, source, SETTINGS)
+                pipeline.normalize(engine, source, settings)
             gates_process.run("check_settlements")
             with stopwatch.stage("publish"):
                 publish(engine, source.name)
 
 
-def land_again(url: str, log: LogFile, stopwatch: Stopwatch) -> None:
-    """This project: every page once more, as another feed of the source; nothing of it is new."""
+def land_all_again(
+    url: str, source: Source, client: Client | Feed, settings: Settings, stopwatch: Stopwatch
+) -> None:
+    """All that has landed once more, as another feed of the source."""
     engine = open_engine(url)
-    source = _from_file(replace(SOURCE, feed=f"again {os.getpid()}"))
-    client = cast("Client", _FileClient(log))
+    source = replace(source, feed=f"again {os.getpid()}")
     stopwatch.start()
     has_reached_end = False
     while not has_reached_end:
         with stopwatch.stage("land again"):
-            landed = pipeline.land(engine, source, client, SETTINGS, "bench")
+            landed = pipeline.land(engine, source, client, settings, "bench")
         if landed.landed:
             raise AssertionError(f"{landed.landed} records were landed twice")
         has_reached_end = landed.has_reached_end
@@ -74,6 +87,23 @@ def land_again(url: str, log: LogFile, stopwatch: Stopwatch) -> None:
 def postgres_hook(url: str, log: LogFile, stopwatch: Stopwatch) -> None:
     """Airflow's own way: decoded rows through PostgresHook.insert_rows, the last value kept."""
     engine = open_engine(url)
+    _make_plain_table(engine)
+    hook = open_hook(engine)
+    stopwatch.start()
+    with stopwatch.stage("decode and insert"):
+        hook.insert_rows(
+            "plain",
+            _plain_rows(log.pages()),
+            target_fields=list(_PLAIN_COLUMNS),
+            commit_every=5000,
+            replace=True,
+            replace_index="id",
+            fast_executemany=True,
+        )
+
+
+def open_hook(engine: Engine) -> Any:
+    """A PostgresHook for the engine's database."""
     os.environ["AIRFLOW_CONN_BENCH"] = json.dumps(
         {
             "conn_type": "postgres",
@@ -86,19 +116,7 @@ def postgres_hook(url: str, log: LogFile, stopwatch: Stopwatch) -> None:
     )
     from airflow.providers.postgres.hooks.postgres import PostgresHook
 
-    _make_plain_table(engine)
-    hook = PostgresHook("bench")
-    stopwatch.start()
-    with stopwatch.stage("decode and insert"):
-        hook.insert_rows(
-            "plain",
-            _plain_rows(log.pages()),
-            target_fields=list(_PLAIN_COLUMNS),
-            commit_every=5000,
-            replace=True,
-            replace_index="id",
-            fast_executemany=True,
-        )
+    return PostgresHook("bench")
 
 
 def plain_copy(url: str, log: LogFile, stopwatch: Stopwatch) -> None:
@@ -117,7 +135,7 @@ def plain_copy(url: str, log: LogFile, stopwatch: Stopwatch) -> None:
             cursor.copy_expert(statement, buffer)
 
 
-class _FileClient:
+class _FileClient(Client):
     """Answers as the provider would, from the file."""
 
     provider = SOURCE.name
@@ -147,13 +165,14 @@ def _from_file(source: Source) -> Source:
 class _Gates:
     """The gates, waiting in a process of their own for what to check."""
 
-    def __init__(self, url: str, stopwatch: Stopwatch) -> None:
+    def __init__(self, url: str, source_name: str, stopwatch: Stopwatch) -> None:
         self._url = url
+        self._source_name = source_name
         self._stopwatch = stopwatch
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.bench.ways", _GATES],
+            [sys.executable, "-m", "tests.bench.ways", _GATES, self._source_name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -179,13 +198,13 @@ class _Gates:
             raise RuntimeError("The process of the gates has ended; its error stands above.")
 
 
-def _check_what_is_asked(url: str) -> None:
+def _check_what_is_asked(url: str, source_name: str) -> None:
     engine = open_engine(url)
     # Whatever a library prints must not be taken for an answer.
     answers, sys.stdout = sys.stdout, sys.stderr
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
-        getattr(gates, line.strip())(engine, SOURCE.name, SETTINGS)
+        getattr(gates, line.strip())(engine, source_name, SETTINGS)
         print("ready", file=answers, flush=True)
 
 
@@ -229,6 +248,6 @@ WAYS: dict[str, Callable[[str, LogFile, Stopwatch], None]] = {
 
 if __name__ == "__main__":
     if sys.argv[1] == _GATES:
-        _check_what_is_asked(os.environ["BENCH_URL"])
+        _check_what_is_asked(os.environ["BENCH_URL"], sys.argv[2])
     else:
-        run_way(WAYS)
+        run_way(WAYS, LogFile)

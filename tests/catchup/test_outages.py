@@ -49,11 +49,12 @@ def play(request: pytest.FixtureRequest, sandbox: Sandbox, own_warehouse: Wareho
 
 
 def last_commits(play: Play) -> list[Point]:
-    """The last commit of each task, in a run over some records."""
+    """The last commit of each task, in a run over some records; to give a lease back may fail."""
     play.advance(RECORDS)
     with Worker(play.warehouse.pipelines_url, play.tasks) as worker:
         assert worker.wait() == "finished", worker.error()
-        points = [point for point in worker.points() if point.kind == "commit"]
+        commits = [point for point in worker.points() if point.kind == "commit"]
+        points = [point for point in commits if not point.function.startswith("leases.")]
     return list({point.task: point for point in points}.values())
 
 

@@ -12,6 +12,7 @@ from msgspec import structs
 from sqlalchemy import Connection, text
 
 from include.catchup.pipeline import normalize
+from include.catchup.sources import Normalize, Source
 from include.model import Leg, Outcome, RecordContext, Settlement
 from include.quality.gates import BatchHeld, check_raw, check_settlements
 from include.warehouse.decisions import resolve
@@ -36,11 +37,16 @@ def connection(warehouse: Warehouse) -> Iterator[Connection]:
         yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
 
+def by(normalize: Normalize) -> Source:
+    """The source with another way to normalize."""
+    return replace(SOURCE, normalizer=lambda settings: normalize)
+
+
 def failing_about_2(record: bytes, context: RecordContext) -> Settlement:
     """A provider's module with a mistake in it."""
     if b'"id": 2,' in record:
         raise KeyError(record)
-    return SOURCE.normalize(record, context)
+    return SOURCE.normalizer(SETTINGS)(record, context)
 
 
 def test_a_mistake_about_one_record_keeps_no_other_back(
@@ -49,7 +55,7 @@ def test_a_mistake_about_one_record_keeps_no_other_back(
     land_body(warehouse.engine, body_of(entry(1), correction(2, "lost")))
     later = land_body(warehouse.engine, body_of(correction(3, "void")))
     check_raw(warehouse.engine, SOURCE.name, SETTINGS)
-    done = normalize(warehouse.engine, replace(SOURCE, normalize=failing_about_2), SETTINGS)
+    done = normalize(warehouse.engine, by(failing_about_2), SETTINGS)
     assert (done.batches, done.normalized, done.quarantined) == (2, 3, 1)
     held_back = connection.execute(text("SELECT rule, reason FROM ops.quarantine")).one()
     assert held_back.rule == "normalize_failed"
@@ -92,7 +98,7 @@ def test_a_batch_normalized_again_counts_its_quarantine_anew(
     odd = [entry(number, new_status="odd") for number in (11, 12)]
     land_body(warehouse.engine, body_of(*good, *odd))
     check_raw(warehouse.engine, SOURCE.name, SETTINGS)
-    normalize(warehouse.engine, replace(SOURCE, normalize=failing_about_all), SETTINGS)
+    normalize(warehouse.engine, by(failing_about_all), SETTINGS)
     with pytest.raises(BatchHeld):
         check_settlements(warehouse.engine, SOURCE.name, SETTINGS)
     try_again(warehouse, connection)
@@ -108,7 +114,7 @@ def test_a_batch_normalized_again_counts_its_quarantine_anew(
 
 def dating_1_back(record: bytes, context: RecordContext) -> Settlement:
     """A provider's module that takes one time for another, which a row rule finds."""
-    made = SOURCE.normalize(record, context)
+    made = SOURCE.normalizer(SETTINGS)(record, context)
     is_first = b'"id": 1,' in record
     return structs.replace(made, settled_at=datetime(1999, 1, 1, tzinfo=UTC)) if is_first else made
 
@@ -118,7 +124,7 @@ def test_what_the_row_rules_held_back_is_tried_again_with_its_batch(
 ) -> None:
     land_body(warehouse.engine, body_of(entry(1), entry(2, market_offer_id="ofr_2")))
     check_raw(warehouse.engine, SOURCE.name, SETTINGS)
-    normalize(warehouse.engine, replace(SOURCE, normalize=dating_1_back), SETTINGS)
+    normalize(warehouse.engine, by(dating_1_back), SETTINGS)
     check_settlements(warehouse.engine, SOURCE.name, SETTINGS)
     assert connection.scalar(text("SELECT rule FROM ops.quarantine")) == "settled_at_plausible"
     connection.execute(text("DELETE FROM staging.settlement"))
@@ -134,7 +140,7 @@ def test_what_the_row_rules_held_back_is_tried_again_with_its_batch(
 
 def with_legs(record: bytes, context: RecordContext) -> Settlement:
     """As a provider of bets with two legs each, with odd texts and money in them."""
-    made = SOURCE.normalize(record, context)
+    made = SOURCE.normalizer(SETTINGS)(record, context)
     legs = (
         Leg(leg_number=1, event_id="a\tb\\", outcome=Outcome.WON, price=Decimal("1.10")),
         Leg(leg_number=2, settled_at=made.settled_at),
@@ -149,7 +155,7 @@ def test_everything_that_a_settlement_says_reaches_core(
 ) -> None:
     land_body(warehouse.engine, body_of(entry(1, reason="\\.")))
     check_raw(warehouse.engine, SOURCE.name, SETTINGS)
-    normalize(warehouse.engine, replace(SOURCE, normalize=with_legs), SETTINGS)
+    normalize(warehouse.engine, by(with_legs), SETTINGS)
     check_settlements(warehouse.engine, SOURCE.name, SETTINGS)
     publish(warehouse.engine, SOURCE.name)
 

@@ -359,12 +359,12 @@ def too_strict(source: Source) -> Source:
     """The source with a mistake of ours, which is mended later."""
 
     def normalize(payload: bytes, context: RecordContext) -> Settlement:
-        settlement = source.normalize(payload, context)
+        settlement = source.normalizer(STRICT)(payload, context)
         if settlement.outcome == Outcome.LOST:
             raise RecordRejected("unknown_outcome", "nobody ever loses")
         return settlement
 
-    return replace(source, normalize=normalize)
+    return replace(source, normalizer=lambda settings: normalize)
 
 
 def test_a_replay_killed_at_each_of_its_steps_brings_its_records_once(play: Play) -> None:

@@ -117,6 +117,80 @@ def test_an_acknowledged_episode_is_not_told_again_but_the_next_one_is(
     assert len(look(warehouse).opened) == 1
 
 
+def stand(connection: Connection, feed: str = SOURCE.feed, **hours_ago: float) -> None:
+    """Let the feed be a stream that stands where so many hours ago are named."""
+    moments = {name: f"now() - interval '{hours} hours'" for name, hours in hours_ago.items()}
+    position = ", ".join(f"'{name}', {moment}" for name, moment in moments.items())
+    connection.execute(
+        text(
+            "INSERT INTO ops.cursor (source, feed, position, completed_at)"
+            f" VALUES ('{SOURCE.name}', '{feed}', jsonb_build_object({position}), now())"
+            " ON CONFLICT (source, feed) DO UPDATE SET position = excluded.position"
+        )
+    )
+
+
+def test_a_stream_that_is_read_or_was_never_read_to_its_end_has_no_closing_window(
+    warehouse: Warehouse, connection: Connection
+) -> None:
+    stand(connection, caught_up_began_at=47.9)
+    assert look(warehouse) == NOTHING
+    stand(connection, caught_up_began_at=60, resume_at=1)
+    assert look(warehouse) == NOTHING
+    stand(connection, resume_at=100)
+    assert look(warehouse) == NOTHING
+
+
+def test_a_window_that_closes_is_told_with_the_hours_left_until_the_stream_is_read_on(
+    warehouse: Warehouse, connection: Connection
+) -> None:
+    stand(connection, caught_up_began_at=49.1, resume_at=60)
+    opened = look(warehouse).opened
+    finding = only_finding(connection, "window_closing")
+    assert opened == [finding.finding_id]
+    assert "The DAG catch_up_ticktock has 21 h left, until" in finding.summary
+    assert "only a raw file of its messages brings back" in finding.summary
+
+    stand(connection, caught_up_began_at=70.2)
+    assert look(warehouse) == NOTHING
+    assert "has 0 h left, until" in only_finding(connection, "window_closing").summary
+
+    stand(connection, caught_up_began_at=0)
+    assert look(warehouse) == Watched(opened=[], closed=opened)
+
+
+def test_the_warning_comes_as_early_as_it_is_set(
+    warehouse: Warehouse, connection: Connection
+) -> None:
+    stand(connection, caught_up_began_at=25)
+    early = SETTINGS.model_copy(update={"odds88_window_warning_hours": 24.0})
+    assert len(watch(warehouse.engine, FEEDS, early).opened) == 1
+
+
+def test_a_warning_that_was_seen_is_told_once_more_when_the_window_has_closed(
+    warehouse: Warehouse, connection: Connection
+) -> None:
+    stand(connection, caught_up_began_at=60)
+    look(warehouse)
+    decide(warehouse, only_finding(connection, "window_closing").finding_id, "acknowledge")
+    assert look(warehouse) == NOTHING
+
+    age(connection, "opened_at", "closed_at", "last_seen_at", table="ops.finding")
+    stand(connection, caught_up_began_at=84)
+    assert len(look(warehouse).opened) == 1
+    lost = only_finding(connection, "window_closing")
+    assert "settlements are being lost, more with every hour" in lost.summary
+    decide(warehouse, lost.finding_id, "acknowledge")
+    assert look(warehouse) == NOTHING
+
+
+def test_a_window_of_a_feed_that_is_not_ours_is_not_watched(
+    warehouse: Warehouse, connection: Connection
+) -> None:
+    stand(connection, feed="another", caught_up_began_at=60)
+    assert look(warehouse) == NOTHING
+
+
 def test_a_batch_that_nothing_moves_is_stuck_until_it_is_published(
     warehouse: Warehouse, connection: Connection
 ) -> None:

@@ -22,7 +22,7 @@ CATCH_UP = [f"catch_up_{name}" for name in SOURCES]
 EVERY_DAG = [*CATCH_UP, "import_files", "resend_settlements", "resolve_findings", "watch_feeds"]
 
 # What may take longer than an hour, and is tried other than three times again.
-LONG_TASKS = {"send", "import_files"}
+LONG_TASKS = {"send", "import_files", "land"}
 RETRIES = {"resolve": 0, "send": 12}
 
 
@@ -151,7 +151,7 @@ def test_a_dag_tells_what_to_do_when_it_is_red(dags: dict[str, Any], dag_id: str
     for task in dag["tasks"]:
         assert f"`{task['task_id']}`" in dag["doc_md"]
     runbook = dag["doc_md"].partition("# Runbook")[2].partition("# The provider")[0]
-    assert "{" not in runbook
+    assert re.search(r"\{\w+\}", runbook) is None
     assert dag["description"]
     assert dag["tags"]
 

@@ -23,8 +23,9 @@ from tests.local.waiting import wait_for
 from tests.sandboxes import provider_keys
 
 CATCH_UP = "catch_up_ticktock"
+CATCH_UP_BETS = "catch_up_odds88"
 RESEND = "resend_settlements"
-DAGS = (CATCH_UP, RESEND, "import_files", "resolve_findings", "watch_feeds")
+DAGS = (CATCH_UP, CATCH_UP_BETS, RESEND, "import_files", "resolve_findings", "watch_feeds")
 STEPS = ("land", "check_raw", "normalize", "check_settlements", "publish")
 _DAGS_SECONDS, _RUN_SECONDS, _CONDITION_SECONDS = 90.0, 120.0, 60.0
 
@@ -87,6 +88,12 @@ class Running:
         """The one value that a statement gives, asked with the owner's rights."""
         with self.engine.connect() as connection:
             return connection.scalar(text(statement), parameters)
+
+    def versions(self, source: str = "ticktock") -> int:
+        """How many versions of a source are in core: others have runs of their own."""
+        return int(
+            self.ask("SELECT count(*) FROM core.settlement WHERE source = :source", source=source)
+        )
 
     def wait_until(self, condition: str, statement: str) -> None:
         """Wait until a statement is true in the warehouse."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,12 +11,25 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, text
 
-from include.local.agreement import disagreements
+from include.local.agreement import bet_disagreements, disagreements
 from include.local.postgres import remove_cluster
-from include.sandbox.addresses import TICKTOCK_KEY, WALLET_KEY, WALLET_SECRET
+from include.sandbox.addresses import (
+    ODDS88_CLIENT_ID,
+    ODDS88_PASSWORD,
+    TICKTOCK_KEY,
+    WALLET_KEY,
+    WALLET_SECRET,
+)
 from include.warehouse.database import open_engine
 from include.warehouse.tables import transaction as transaction_table
-from tests.end_to_end.running import CATCH_UP, RESEND, STEPS, Running, running_system
+from tests.end_to_end.running import (
+    CATCH_UP,
+    CATCH_UP_BETS,
+    RESEND,
+    STEPS,
+    Running,
+    running_system,
+)
 from tests.end_to_end.traces import logs_with, rows_with
 from tests.local.waiting import wait_for
 from tests.payouts.entering import payout
@@ -24,6 +38,8 @@ from tests.payouts.entering import payout
 SETTINGS = {
     "SETTLEMENTS_TICKTOCK_PAGE_LIMIT": "50",
     "SETTLEMENTS_LAND_COMMIT_RECORDS": "500",
+    # A run that was killed keeps others from connecting for so long.
+    "SETTLEMENTS_STREAM_LEASE_SECONDS": "5",
     # One request after the other, and short waits for what does not come.
     "SETTLEMENTS_WALLET_REQUESTS_AT_ONCE": "1",
     "SETTLEMENTS_WALLET_DEADLINE_SECONDS": "6",
@@ -31,6 +47,8 @@ SETTINGS = {
     "SETTLEMENTS_WALLET_LEASE_SECONDS": "2",
 }
 _PAGE = 50
+# What all of them have in common: the whole groups of three bytes that name the client.
+TOKENS_OF_ODDS88 = urlsafe_b64encode(f'{{"sub":"{ODDS88_CLIENT_ID}'.encode()[:27]).decode()
 
 # The tests share one system: with several workers they belong to one of them.
 pytestmark = pytest.mark.xdist_group("scheduler")
@@ -81,7 +99,7 @@ def test_a_task_cleared_and_run_again_changes_nothing(running: Running) -> None:
 
 def test_a_failing_gate_holds_its_batch_until_a_person_decides(running: Running) -> None:
     pages, later = 12, 100
-    before = running.ask("SELECT count(*) FROM core.settlement")
+    before = running.versions()
     # The second call asks about the page order; one word in every page is 2 % of the batch.
     running.sandbox.fault("ticktock", "unknown_value", times=pages + 1)
     running.sandbox.advance("ticktock", pages * _PAGE)
@@ -99,7 +117,7 @@ def test_a_failing_gate_holds_its_batch_until_a_person_decides(running: Running)
     log = running.api.task_log(CATCH_UP, run_id, "check_settlements")
     assert "a person must act first" in log
     assert f"(finding {finding_id})" in log
-    assert running.ask("SELECT count(*) FROM core.settlement") == before
+    assert running.versions() == before
     told = running.sandbox.alerts()
     assert told["by_key"][f"finding/{finding_id}"] == 1
     assert any(
@@ -109,7 +127,7 @@ def test_a_failing_gate_holds_its_batch_until_a_person_decides(running: Running)
 
     running.sandbox.advance("ticktock", later)
     running.catch_up()
-    assert running.ask("SELECT count(*) FROM core.settlement") == before + later
+    assert running.versions() == before + later
     assert running.ask("SELECT count(*) FROM ops.batch WHERE state = 'held'") == 1
 
     _, state = running.run(
@@ -127,31 +145,32 @@ def test_a_failing_gate_holds_its_batch_until_a_person_decides(running: Running)
         "SELECT count(*) FROM ops.quarantine WHERE state = 'open' AND rule = 'unknown_status'"
     )
     assert quarantined == pages
-    published = running.ask("SELECT count(*) FROM core.settlement")
+    published = running.versions()
     assert published == before + later + pages * (_PAGE - 1)
     assert running.ask("SELECT decided_by FROM ops.decision") == running.system.ui[1]
     assert running.violations() == []
 
 
 def test_a_worker_killed_while_it_lands_loses_and_doubles_nothing(running: Running) -> None:
-    before = running.ask("SELECT count(*) FROM core.settlement")
+    before = running.versions()
     # After more than one commit the provider lets `land` wait, for longer than this test does.
     running.sandbox.fault("ticktock", "status", status=429, retry_after="55", after_calls=16)
     running.sandbox.advance("ticktock", 1500)
     running.api.trigger(CATCH_UP)
     running.wait_until(
         "a batch is half landed",
-        "SELECT true FROM ops.batch WHERE state = 'landing' AND landed BETWEEN 500 AND 1000",
+        "SELECT true FROM ops.batch WHERE source = 'ticktock' AND state = 'landing'"
+        " AND landed BETWEEN 500 AND 1000",
     )
     run_id = running.kill("land")
     running.rerun(run_id, "land")
     running.catch_up()
-    assert running.ask("SELECT count(*) FROM core.settlement") == before + 1500
+    assert running.versions() == before + 1500
     assert running.violations() == []
 
 
 def test_a_worker_killed_while_it_publishes_loses_and_doubles_nothing(running: Running) -> None:
-    before = running.ask("SELECT count(*) FROM core.settlement")
+    before = running.versions()
     running.sandbox.advance("ticktock", 300)
     with running.engine.begin() as blocking:
         # New versions can be written, but not how many there are of them.
@@ -163,10 +182,36 @@ def test_a_worker_killed_while_it_publishes_loses_and_doubles_nothing(running: R
             " AND relation = 'core.daily_recording'::regclass",
         )
         run_id = running.kill("publish")
-        assert running.ask("SELECT count(*) FROM core.settlement") == before
+        assert running.versions() == before
     running.rerun(run_id, "publish")
-    assert running.ask("SELECT count(*) FROM core.settlement") == before + 300
+    assert running.versions() == before + 300
     assert running.violations() == []
+
+
+def test_a_worker_killed_while_it_is_connected_to_a_stream_loses_and_doubles_nothing(
+    running: Running,
+) -> None:
+    running.sandbox.configure("odds88", ping_seconds=0.5, recovered_by="first_sent")
+    _catch_up_bets(running)
+    told, later = running.versions("odds88"), 1500
+    # The provider tells a part of it, and then nothing at all for as long as the connection lasts.
+    running.sandbox.fault("odds88", "stalled_stream", call="settlements", after_messages=1000)
+    running.sandbox.advance("odds88", later)
+    running.api.trigger(CATCH_UP_BETS)
+    running.wait_until(
+        "a session is connected, and has committed a part of what it is told",
+        "SELECT true FROM ops.connect_attempt JOIN ops.batch USING (run_id)"
+        " WHERE ended_at IS NULL AND state = 'landing' AND landed BETWEEN 500 AND 1400",
+    )
+    run_id = running.kill("land", CATCH_UP_BETS)
+    assert running.versions("odds88") == told
+    running.rerun(run_id, "land", dag_id=CATCH_UP_BETS)
+
+    assert set(running.states(run_id, CATCH_UP_BETS).values()) == {"success"}
+    assert running.versions("odds88") == told + later
+    ledger = running.sandbox.ledger("odds88")
+    assert list(bet_disagreements(running.system.warehouse_url, ledger)) == []
+    assert "lost" in {attempt["ended"] for attempt in running.sandbox.odds88_attempts()}
 
 
 def test_a_resend_that_is_cut_short_and_killed_pays_everyone_once(running: Running) -> None:
@@ -199,7 +244,9 @@ def test_a_resend_that_is_cut_short_and_killed_pays_everyone_once(running: Runni
 
     assert set(running.states(run_id, RESEND).values()) == {"success"}
     assert dict(running.sandbox.wallet_credits()) == dict.fromkeys(ids, 1)
-    assert running.ask("SELECT count(*) FROM wallet.attempt WHERE result = 'in_doubt'") == 2
+    # The one that ran into its deadline, the one that was killed, and perhaps the one that was
+    # committed to follow it.
+    assert running.ask("SELECT count(*) FROM wallet.attempt WHERE result = 'in_doubt'") in (2, 3)
     outcome = "SELECT processed_payouts FROM finance.payout_outcome WHERE is_final"
     assert running.ask(outcome) == len(ids)
     committed = running.ask("SELECT array_agg(encode(body_sha256, 'hex')) FROM wallet.attempt")
@@ -223,6 +270,8 @@ def test_no_secret_is_in_a_log_or_in_a_table(running: Running) -> None:
         assert rows_with(url, run_id)
     secrets = {
         "the key of ticktock": TICKTOCK_KEY,
+        "the password of odds88": ODDS88_PASSWORD,
+        "a token of odds88": TOKENS_OF_ODDS88,
         "the key of the wallet": WALLET_KEY,
         "the secret that signs": WALLET_SECRET,
         "the password of the UI": system.ui[2],
@@ -240,6 +289,12 @@ def test_no_secret_is_in_a_log_or_in_a_table(running: Running) -> None:
             assert rows_with(url, secret) == [], f"{name} is in the database {database}"
 
 
+def _catch_up_bets(running: Running) -> None:
+    """Run the stream's catch-up, which must succeed."""
+    run_id, state = running.run(CATCH_UP_BETS)
+    assert state == "success", running.states(run_id, CATCH_UP_BETS)
+
+
 def _red_run(running: Running) -> str:
     """Run the catch-up; the one run that has failed, which may be one of the scheduler's own."""
     running.run(CATCH_UP)
@@ -249,11 +304,12 @@ def _red_run(running: Running) -> str:
 
 def _content(running: Running) -> dict[str, Any]:
     """Everything that a repeated task could change.  Every `land` opens a batch, be it empty."""
+    ours = "WHERE source = 'ticktock'"
     everything = {
-        "batches with records": "SELECT * FROM ops.batch WHERE received > 0",
-        "cursor": "SELECT position, stopped_by_finding_id FROM ops.cursor",
+        "batches with records": f"SELECT * FROM ops.batch {ours} AND received > 0",
+        "cursor": f"SELECT position, stopped_by_finding_id FROM ops.cursor {ours}",
         **{
-            table: f"SELECT * FROM {table}"
+            table: f"SELECT * FROM {table} {ours}"
             for table in (
                 *("raw.page", "raw.record", "staging.settlement", "core.settlement"),
                 *("core.daily_settlement", "ops.gap", "ops.quarantine", "ops.finding"),

@@ -100,10 +100,10 @@ def test_a_step_that_ends_well_fails_nobody_and_one_that_ends_badly_does(
     supervisor: Supervisor,
 ) -> None:
     start(supervisor, "good", "pass", is_step=True)
+    supervisor.finish("good", 15)
     start(supervisor, "bad", "raise SystemExit(1)", is_step=True)
     with pytest.raises(ProcessFailed, match="bad ended with exit code 1"):
         supervisor.wait_until("it works", lambda: False, 15)
-    supervisor.finish("good", 15)
 
 
 def test_a_stop_ends_the_whole_session(supervisor: Supervisor, tmp_path: Path) -> None:

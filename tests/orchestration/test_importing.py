@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -196,6 +198,104 @@ def test_the_folder_itself_may_be_reached_through_a_link(
     link = folder.parent / "link"
     link.symlink_to(folder)
     assert list(import_each(warehouse.engine, link, "a.ndjson", DAY)) == ["a.ndjson"]
+
+
+def put_messages(folder: Path, name: str, *lines: bytes) -> Path:
+    path = folder / name
+    content = b"".join(line + b"\n" for line in lines)
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    return path
+
+
+def message(bet_id: str) -> bytes:
+    """What odds88's stream sends about a bet."""
+    bet = {
+        "betId": bet_id,
+        "betSettlement": 2,
+        "isCancelled": False,
+        "isRejected": False,
+        "settlementTime": "2026-11-15T10:00:00Z",
+        "payout": 0,
+    }
+    return json.dumps({"pingId": None, "data": bet}).encode()
+
+
+def landed_keys(warehouse: Warehouse) -> list[str]:
+    return [
+        row.record_key for row in rows(warehouse, "SELECT * FROM raw.record ORDER BY record_key")
+    ]
+
+
+def test_messages_of_a_stream_are_landed_beside_payouts(
+    warehouse: Warehouse, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put_messages(folder, "odds88-2026-11-15.ndjson", message("b1"), b"<html>", message("b2"))
+    put_messages(folder, "odds88-2026-11-16.ndjson.gz", message("b2"), message("b3"))
+    put(folder, "payouts.ndjson", "a")
+    caplog.set_level("INFO")
+    result = import_each(warehouse.engine, folder, None, DAY)
+    first, second = result["odds88-2026-11-15.ndjson"], result["odds88-2026-11-16.ndjson.gz"]
+    assert (first["lines"], first["landed"], first["duplicates"], first["broken"]) == (3, 3, 0, 1)
+    assert (second["lines"], second["landed"], second["duplicates"]) == (2, 1, 1)
+    assert first["first_at"] == first["last_at"] == "2026-11-15T10:00:00+00:00"
+    assert first["next"] == [
+        "The next run of catch_up_odds88 publishes batch 1. If that DAG is paused, unpause it; if "
+        "its `land` is red, mark that task as success.",
+        "No message lies in an open gap of odds88.",
+    ]
+    assert json.loads(json.dumps(result)) == result
+    assert result["payouts.ndjson"]["new"] == 1
+    assert imported_ids(warehouse) == ["a"]
+    assert names(folder) == [
+        "done/odds88-2026-11-15.ndjson",
+        "done/odds88-2026-11-16.ndjson.gz",
+        "done/payouts.ndjson",
+    ]
+    assert "odds88-2026-11-15.ndjson: 100 %, 3 lines" in caplog.text
+    assert "1 lines are no message of odds88. They are quarantined" in caplog.text
+    assert "The next run of catch_up_odds88 publishes batch 1." in caplog.text
+
+
+def test_messages_need_no_business_date(warehouse: Warehouse, folder: Path) -> None:
+    put_messages(folder, "odds88.jsonl", message("b1"))
+    assert import_each(warehouse.engine, folder, None, None)["odds88.jsonl"]["landed"] == 1
+
+
+def test_a_file_named_after_a_stream_that_holds_something_else_stays(
+    warehouse: Warehouse, folder: Path
+) -> None:
+    put(folder, "odds88-payouts.ndjson", "a")
+    put_messages(folder, "odds88.ndjson.gz", message("b1")).write_bytes(b"no gzip")
+    told = refused(warehouse, folder, None)
+    assert "None of the first 1 lines of odds88-payouts.ndjson is a message of odds88" in told
+    assert "odds88.ndjson.gz: It cannot be unpacked" in told
+    assert names(folder) == ["odds88-payouts.ndjson", "odds88.ndjson.gz"]
+    assert landed_keys(warehouse) == imported_ids(warehouse) == []
+
+
+def test_messages_under_another_name_are_not_taken_for_payouts(
+    warehouse: Warehouse, folder: Path
+) -> None:
+    put_messages(folder, "settlements.ndjson", message("b1"))
+    told = refused(warehouse, folder, None)
+    assert "it holds messages of odds88, which its name does not say." in told
+    assert "Rename it so that it begins with odds88 and ends with .ndjson" in told
+    assert names(folder) == ["settlements.ndjson"]
+    assert rows(warehouse, "SELECT FROM wallet.rejected_line") == []
+
+
+def test_one_of_the_same_name_that_is_done_can_be_imported_again_too(
+    warehouse: Warehouse, folder: Path
+) -> None:
+    for bet_id in ("b1", "b2"):
+        put_messages(folder, "odds88-2026.11.ndjson.gz", message(bet_id))
+        import_each(warehouse.engine, folder, None, None)
+    kept = names(folder)
+    assert len(kept) == 2
+    for name in kept:
+        again = import_each(warehouse.engine, folder, name, None)
+        assert again[name]["duplicates"] == 1
+    assert landed_keys(warehouse) == ["b1", "b2"]
 
 
 def test_one_that_is_still_written_stays(

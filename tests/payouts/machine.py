@@ -310,12 +310,11 @@ class ResendMachine(RuleBasedStateMachine):
             if not currencies or currencies[0] in stopped_currencies(engine):
                 return multiple()
             names = [row.transaction_id for row in fresh if row.currency == currencies[0]]
-            attempt = attempts.commit_attempt(
+            stage = attempts.Stage(lease.epoch, currencies[0], CANARY)
+            [attempt] = attempts.commit_attempts(
                 engine,
                 sender,
-                currencies[0],
-                CANARY,
-                names[:count],
+                [attempts.Batch(stage, names[:count])],
                 self.resend.settings.wallet_deadline_seconds,
             )
         assert attempt is not None
@@ -324,12 +323,11 @@ class ResendMachine(RuleBasedStateMachine):
 
     @rule(sender=consumes(frozen))
     def the_frozen_sender_goes_on(self, sender: _Frozen) -> None:
-        attempts.close_attempt(
+        told = attempts.Told(sender.attempt.attempt_id, sender.judgement, sender.answer)
+        attempts.close_attempts(
             self.warehouse.engine,
             sender.sender,
-            sender.attempt,
-            sender.judgement,
-            sender.answer,
+            [told],
             is_idempotent=self.resend.settings.wallet_partner_idempotent,
         )
         self._look()

@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from include.payouts.outbox import Frozen, freeze_new, report_outbox
+from include.sandbox.client import Sandbox
 from include.warehouse.database import lock_source, transaction
 from include.warehouse.decisions import DecisionRefused, Resolution, payouts
 from include.warehouse.findings import KINDS
 from tests.local.waiting import wait_for
 from tests.payouts.deciding import ABOUT_PAYOUTS, REASONS, decide, everything, hold
 from tests.payouts.entering import attempt, enter, payout, rows, send, stored
+from tests.payouts.resending import Resend
 from tests.warehouses import Warehouse
 
 UNKNOWN_FATE = ["transactions_in_doubt", "transactions_contested", "transactions_unclear"]
@@ -154,6 +157,25 @@ def test_what_limits_sending_counts_from_when_it_was_let_go_not_from_when_that_w
         last_sent_at = connection.scalar(text("SELECT clock_timestamp()"))
     person.join(30)
     assert stored(warehouse, "a").released_at > last_sent_at
+
+
+def test_what_is_let_go_while_its_request_may_still_arrive_is_sent_when_that_one_is_over(
+    warehouse: Warehouse, sandbox: Sandbox
+) -> None:
+    resend = Resend(warehouse, sandbox)
+    resend.change(wallet_partner_idempotent=False, wallet_deadline_seconds=2)
+    resend.enter("a", "b")
+    sandbox.fault("wallet", "reset_before_answer", after_calls=1)
+    resend.send()
+    assert resend.states() == {"a": "processed", "b": "in_doubt"}
+    decide(warehouse.engine, stored(warehouse, "b").hold_finding_id, "send_again")
+    [doubtful] = rows(warehouse, "SELECT * FROM wallet.attempt WHERE result = 'in_doubt'")
+    assert stored(warehouse, "b").released_at < doubtful.deadline_at
+
+    assert resend.send().processed == 1
+    again = sandbox.wallet_requests()[-1]
+    assert datetime.fromisoformat(again["received_at"]) >= doubtful.deadline_at
+    assert resend.wrong(is_left_alone=True) == []
 
 
 # --- processed ----------------------------------------------------------------------------------

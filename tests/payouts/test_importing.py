@@ -212,6 +212,10 @@ _BAD_JSON = {
     "an empty id": (changed(transactionId=""), "transactionId is empty"),
     "a blank text": (changed(currency=" \u2003"), "currency is empty"),
     "an id that is too long": (changed(transactionId="x" * 501), "longer than 500"),
+    "a currency that is too long": (
+        changed(currency="EURO" * 5 + "S"),
+        "currency is longer than 20 characters",
+    ),
     "no day": (changed(businessDate="20261120"), "businessDate"),
     "a time": (changed(businessDate="2026-11-20T00:00:00Z"), "businessDate"),
     "a future day": (changed(businessDate="2999-01-01"), "2999-01-01 lies in the future"),
@@ -250,6 +254,10 @@ _BAD_CSV = {
     "1 for true": ("t,ref,s,r,p,g,EUR,1,1", "isWin is '1'"),
     "no boolean": ("t,ref,s,r,p,g,EUR,1,", "isWin is ''"),
     "an empty text": ("t,ref,s,r,,g,EUR,1,true", "playerId is empty"),
+    "a currency that is too long": (
+        f"t,ref,s,r,p,g,{'€' * 21},1,true",
+        "currency is longer than 20 characters",
+    ),
     "a NUL": ("t,ref,s,r,a\0b,g,EUR,1,true", "playerId holds a NUL|not CSV"),
 }
 
@@ -261,6 +269,14 @@ def test_a_bad_line_of_csv_is_kept_with_its_number_and_reason(
     content = "\n".join([_HEADER, _CSV_LINE, line, _CSV_LINE.replace("t1", "t2"), ""])
     imported = import_bytes(warehouse, tmp_path / "a.csv", content.encode())
     _check_rejected(warehouse, imported, line.encode(), reason, line_number=3)
+
+
+def test_a_currency_may_have_20_characters_whatever_their_bytes(
+    warehouse: Warehouse, tmp_path: Path
+) -> None:
+    path = write_ndjson(tmp_path / "a.ndjson", [as_line("t1", currency="𝄞" * 20)])
+    assert counts(import_file(warehouse.engine, path, DAY)) == {"read": 1, "new": 1}
+    assert stored(warehouse, "t1").currency == "𝄞" * 20
 
 
 def test_a_line_of_csv_that_is_not_utf_8_is_rejected(warehouse: Warehouse, tmp_path: Path) -> None:

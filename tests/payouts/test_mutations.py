@@ -22,7 +22,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from include.payouts import attempts, doubts, judging, sending, stages
-from include.payouts.attempts import Attempt, Closed, Sender
+from include.payouts.attempts import Attempt, Batch, Closed, Sender, Told
 from include.payouts.judging import ItemJudgement, ItemOutcome, Judgement, Result
 from include.payouts.outbox import freeze_new
 from include.payouts.sending import BreakerTripped, PartnerUnavailable, SendingStopped
@@ -31,7 +31,8 @@ from include.providers.http import Answer
 from include.providers.wallet import CodeClass, join_items, read_answer
 from include.sandbox.addresses import WALLET_SECRET
 from include.sandbox.client import Sandbox
-from include.warehouse.leases import LeaseLost
+from include.warehouse.database import transaction
+from include.warehouse.leases import LeaseLost, is_last
 from tests.killing import Task, Worker
 from tests.payouts.entering import DAY, rows
 from tests.payouts.refusals import lost_without_refusal
@@ -199,7 +200,7 @@ def one_is_held_after_its_bytes_were_frozen(resend: Resend) -> list[str]:
 def frozen_between_two_requests(resend: Resend) -> list[str]:
     """The other one is stopped at once, so that something is left for the first to send."""
     resend.enter(*PAYOUTS)
-    with first_sender(resend, attempts, "close_attempt", after=True) as first:
+    with first_sender(resend, attempts, "close_attempts", after=True) as first:
         resend.sandbox.fault("wallet", "status", status=401)
         run(resend)
         first.go_on()
@@ -213,7 +214,7 @@ def frozen_before_it_sends(resend: Resend) -> list[str]:
     """With its attempt committed; the other one comes long before the deadline of that."""
     resend.change(wallet_deadline_seconds=2.0)
     resend.enter(*PAYOUTS)
-    with first_sender(resend, attempts, "commit_attempt", after=True) as first:
+    with first_sender(resend, attempts, "commit_attempts", after=True) as first:
         run(resend)
         found = told(resend)
         first.go_on()
@@ -236,7 +237,7 @@ def frozen_with_an_answer(resend: Resend) -> list[str]:
     """The other one may not send what is in doubt, so it is held; then the answer is stored."""
     resend.change(wallet_partner_idempotent=False)
     resend.enter(*PAYOUTS)
-    with first_sender(resend, attempts, "close_attempt") as first:
+    with first_sender(resend, attempts, "close_attempts") as first:
         run(resend)
         found = told(resend, {PAYOUTS[0]: "in_doubt"})
         first.go_on()
@@ -247,7 +248,7 @@ def frozen_with_an_answer(resend: Resend) -> list[str]:
 def frozen_with_an_answer_for_what_is_given_up(resend: Resend) -> list[str]:
     resend.change(wallet_partner_idempotent=False)
     resend.enter(*PAYOUTS)
-    with first_sender(resend, attempts, "close_attempt") as first:
+    with first_sender(resend, attempts, "close_attempts") as first:
         run(resend)
         resend.decide("lost")
         found = told(resend, {PAYOUTS[0]: "lost"})
@@ -365,10 +366,10 @@ def there_is_no_canary(resend: Resend, patch: Patch) -> None:
 
 def what_is_in_doubt_is_sent_again_to_anybody(resend: Resend, patch: Patch) -> None:
     def close(*given: Any, is_idempotent: bool) -> Closed:
-        return close_attempt(*given, is_idempotent=True)
+        return close_attempts(*given, is_idempotent=True)
 
-    close_attempt, limits = attempts.close_attempt, doubts._limits
-    patch.setattr(attempts, "close_attempt", close)
+    close_attempts, limits = attempts.close_attempts, doubts._limits
+    patch.setattr(attempts, "close_attempts", close)
     patch.setattr(doubts, "_limits", lambda *given: limits(*given) | {"is_idempotent": True})
 
 
@@ -376,29 +377,37 @@ def the_attempt_is_committed_with_its_answer(resend: Resend, patch: Patch) -> No
     intents: dict[int, tuple[Any, ...]] = {}
 
     def intend(
-        engine: Engine, sender: Sender, currency: str, stage: int, candidates: Any, seconds: float
-    ) -> Attempt | None:
-        due = sorted(candidates)
+        engine: Engine, sender: Sender, batches: Sequence[Batch], seconds: float
+    ) -> list[Attempt | None]:
+        return [intend_one(engine, sender, batch, seconds) for batch in batches]
+
+    def intend_one(engine: Engine, sender: Sender, batch: Batch, seconds: float) -> Attempt | None:
         found = rows(
             resend.warehouse,
             "SELECT transaction_id, item FROM wallet.transaction WHERE disposition = 'open'",
         )
-        items = {row.transaction_id: bytes(row.item) for row in found if row.transaction_id in due}
-        intents[-len(intents)] = engine, sender, currency, stage, due, seconds
+        items = {
+            row.transaction_id: bytes(row.item) for row in found if row.transaction_id in batch.ids
+        }
+        intents[-len(intents)] = engine, sender, [batch], seconds
         now = time.monotonic()
         attempt = Attempt(1 - len(intents), items, begun_at=now, ends_at=now + seconds)
         return attempt if items else None
 
     def commit_and_close(
-        engine: Engine, sender: Sender, attempt: Attempt, *given: Any, **named: Any
+        engine: Engine, sender: Sender, told: Sequence[Told], **named: Any
     ) -> Closed:
-        committed = commit_attempt(*intents[attempt.attempt_id])
-        assert committed is not None
-        return close_attempt(engine, sender, committed, *given, **named)
+        committed = [commit_attempts(*intents[each.attempt_id])[0] for each in told]
+        late = [
+            each._replace(attempt_id=attempt.attempt_id)
+            for each, attempt in zip(told, committed, strict=True)
+            if attempt
+        ]
+        return close_attempts(engine, sender, late, **named)
 
-    commit_attempt, close_attempt = attempts.commit_attempt, attempts.close_attempt
-    patch.setattr(attempts, "commit_attempt", intend)
-    patch.setattr(attempts, "close_attempt", commit_and_close)
+    commit_attempts, close_attempts = attempts.commit_attempts, attempts.close_attempts
+    patch.setattr(attempts, "commit_attempts", intend)
+    patch.setattr(attempts, "close_attempts", commit_and_close)
 
 
 def items_are_serialised_anew(resend: Resend, patch: Patch) -> None:
@@ -410,15 +419,21 @@ def items_are_serialised_anew(resend: Resend, patch: Patch) -> None:
 
 def the_whole_request_is_sent_again(resend: Resend, patch: Patch) -> None:
     def with_neighbours(
-        engine: Engine, sender: Sender, currency: str, stage: int, candidates: Any, seconds: float
-    ) -> Attempt | None:
-        wanted = set(candidates)
+        engine: Engine, sender: Sender, batches: Sequence[Batch], seconds: float
+    ) -> list[Attempt | None]:
         requests = [set(request) for request in resend.requests()]
-        together = wanted.union(*(request for request in requests if request & wanted))
-        return commit_attempt(engine, sender, currency, stage, together, seconds)
+        together = [
+            batch._replace(
+                ids=sorted(
+                    set(batch.ids).union(*(each for each in requests if each & set(batch.ids)))
+                )
+            )
+            for batch in batches
+        ]
+        return commit_attempts(engine, sender, together, seconds)
 
-    commit_attempt = attempts.commit_attempt
-    patch.setattr(attempts, "commit_attempt", with_neighbours)
+    commit_attempts = attempts.commit_attempts
+    patch.setattr(attempts, "commit_attempts", with_neighbours)
     without(patch, attempts, "_LOCK_DUE", "AND disposition = 'open' AND hold_reason IS NULL")
 
 
@@ -429,7 +444,6 @@ def what_is_held_is_sent(resend: Resend, patch: Patch) -> None:
 
 def there_is_no_fence(resend: Resend, patch: Patch) -> None:
     patch.setattr(attempts, "check_lease", lambda *_: None)
-    patch.setattr(attempts, "is_last", lambda *_: True)
     patch.setattr(stages, "check_lease", lambda *_: None)
     patch.setattr(doubts, "check_lease", lambda *_: None)
 
@@ -441,22 +455,25 @@ def nobody_waits_for_the_deadline_of_another(resend: Resend, patch: Patch) -> No
 
 
 def the_deadline_is_not_asked_for(resend: Resend, patch: Patch) -> None:
-    def commit(*given: Any) -> Attempt | None:
-        attempt = commit_attempt(*given)
-        return attempt and replace(attempt, ends_at=attempt.ends_at + 60)
+    def commit(*given: Any) -> list[Attempt | None]:
+        return [
+            attempt and replace(attempt, begun_at=now() + 60, ends_at=attempt.ends_at + 60)
+            for attempt in commit_attempts(*given)
+        ]
 
-    commit_attempt = attempts.commit_attempt
-    patch.setattr(attempts, "commit_attempt", commit)
+    commit_attempts, now = attempts.commit_attempts, time.monotonic
+    patch.setattr(attempts, "commit_attempts", commit)
 
 
 def a_late_answer_is_thrown_away(resend: Resend, patch: Patch) -> None:
     def close(engine: Engine, sender: Sender, *given: Any, **named: Any) -> Closed:
-        if not attempts.may_begin(engine, sender):
-            raise LeaseLost(sender.lease)
-        return close_attempt(engine, sender, *given, **named)
+        with transaction(engine, "sender") as connection:
+            if not is_last(connection, sender.lease):
+                raise LeaseLost(sender.lease)
+        return close_attempts(engine, sender, *given, **named)
 
-    close_attempt = attempts.close_attempt
-    patch.setattr(attempts, "close_attempt", close)
+    close_attempts = attempts.close_attempts
+    patch.setattr(attempts, "close_attempts", close)
 
 
 def what_is_lost_becomes_processed(resend: Resend, patch: Patch) -> None:

@@ -31,6 +31,7 @@ from tests.payouts.entering import (
 from tests.warehouses import Warehouse
 
 _CONFLICTS = "SELECT * FROM wallet.transaction_conflict ORDER BY conflict_id"
+BEFORE = DAY - timedelta(days=1)
 _FINDINGS = "SELECT * FROM ops.finding ORDER BY finding_id"
 _PROCESSED = "disposition = 'processed', evidence = '{\"attempt_id\": 1}'"
 _LOST = "disposition = 'lost', evidence = '{\"attempt_id\": 2}'"
@@ -461,6 +462,27 @@ def test_a_change_is_told_with_the_hold_or_by_itself_after_a_send(warehouse: War
     ]
     assert (sent.finding_id, unsent.finding_id) == (changed.finding_id, held.finding_id)
     assert (held.times_seen, changed.times_seen) == (1, 1)
+
+
+def test_a_finding_counts_the_payouts_that_changed_after_they_were_sent_not_the_examples(
+    warehouse: Warehouse,
+) -> None:
+    sent = [f"t{number:02}" for number in range(12)]
+    enter(warehouse, *(payout(one) for one in sent), payout("elsewhere", business_date=BEFORE))
+    attempt(warehouse, *sent, "elsewhere")
+    enter(warehouse, *(payout(one, amount=1) for one in sent[:11]))
+    enter(warehouse, payout("t00", amount=2), payout("elsewhere", amount=1))
+    report_outbox(warehouse.engine)
+    of_before, finding = rows(warehouse, _FINDINGS)
+    assert of_before.summary.startswith(f"1 payouts of {BEFORE} were entered again")
+    assert finding.summary.startswith(f"11 payouts of {DAY} were entered again")
+    assert (finding.detail["count"], len(finding.detail["examples"])) == (11, 10)
+
+    enter(warehouse, payout("t11", amount=1))
+    report_outbox(warehouse.engine)
+    _, finding = rows(warehouse, _FINDINGS)
+    assert finding.summary.startswith(f"12 payouts of {DAY} were entered again")
+    assert (finding.detail["count"], finding.times_seen) == (12, 2)
 
 
 def test_holds_of_sending_are_left_to_it(warehouse: Warehouse) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import pairwise
@@ -15,10 +16,14 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
-from include.payouts import sending
+from include.payouts import attempts, sending
+from include.payouts.attempts import Batch, Stage
+from include.payouts.outbox import freeze_new
 from include.payouts.outcome import DayUnfinished, Outcome, check_outcome
 from include.payouts.sending import (
+    LEASE,
     BreakerTripped,
     Partner,
     PartnerUnavailable,
@@ -32,6 +37,8 @@ from include.providers.errors import Fatal
 from include.providers.http import Answer
 from include.sandbox.addresses import WALLET_KEY, WALLET_SECRET
 from include.sandbox.client import Sandbox
+from include.warehouse.leases import hold_lease
+from tests.local.waiting import wait_for
 from tests.payouts.entering import DAY, rows, stored
 from tests.payouts.resending import Resend, all_are, names
 from tests.warehouses import Warehouse
@@ -90,6 +97,71 @@ def test_several_requests_are_under_way_at_once(resend: Resend) -> None:
     assert resend.send() == Sent(requests=5, processed=23)
     arrivals = [arrived_at(request) for request in resend.sandbox.wallet_requests()]
     assert (arrivals[4] - arrivals[2]).total_seconds() < 1
+
+
+def test_to_wait_for_a_slow_request_takes_no_time_from_the_next_one(resend: Resend) -> None:
+    """Each takes more than half of its time: what waits for it is begun anew, not cut short."""
+    resend.change(wallet_deadline_seconds=3, wallet_lease_seconds=30)
+    resend.sandbox.fault("wallet", "late_execution", seconds=1.7, after_calls=2, times=2)
+    resend.enter(*names(11 + 8))
+    assert resend.send() == Sent(requests=4, processed=19)
+    assert results(resend) == ["answered", "answered", "answered", "not_executed", "answered"]
+    assert resend.credits() == dict.fromkeys(names(19), 1)
+
+
+def test_a_payout_that_two_requests_want_is_in_the_first_of_them(resend: Resend) -> None:
+    resend.enter("a", "b", "c")
+    engine = resend.warehouse.engine
+    freeze_new(engine)
+    with hold_lease(engine, "sender", LEASE, "test", 5) as lease:
+        sender, _ = attempts.open_window(engine, lease, "test", 60)
+        wanted = [["a", "b"], ["b", "c"], ["a"]]
+        batches = [Batch(Stage(lease.epoch, "EUR", 1), ids) for ids in wanted]
+        first, second, none = attempts.commit_attempts(engine, sender, batches, 0.1)
+    assert first is not None
+    assert second is not None
+    assert none is None
+    assert [list(first.items), list(second.items)] == [["a", "b"], ["c"]]
+    stored_items = "SELECT attempt_id, transaction_id FROM wallet.attempt_item ORDER BY 2"
+    assert [tuple(row) for row in rows(resend.warehouse, stored_items)] == [
+        (first.attempt_id, "a"),
+        (first.attempt_id, "b"),
+        (second.attempt_id, "c"),
+    ]
+    resend.wait_until_requests_are_over()
+    resend.send()
+
+
+def test_an_answer_that_cannot_be_stored_costs_no_other_its_own(resend: Resend) -> None:
+    """The answers of others come while the first of them waits to be stored."""
+    resend.change(wallet_requests_at_once=3, wallet_deadline_seconds=4, wallet_lease_seconds=30)
+    resend.sandbox.fault("wallet", "late_execution", seconds=0.3, after_calls=2, times=9)
+    resend.enter(*names(11 + 9 * 4))
+    unstorable = payouts_of_request(7)
+    resend.as_owner(
+        "ALTER TABLE wallet.attempt_item ADD CONSTRAINT unstorable"
+        f" CHECK (outcome IS NULL OR transaction_id <> '{unstorable[0]}')"
+    )
+    with ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(resend.send)
+        wait_for("the third request", lambda: len(sizes(resend)) >= 3, 20)
+        with resend.warehouse.owner_engine.begin() as connection:
+            connection.execute(text("SELECT FROM wallet.attempt WHERE attempt_id = 3 FOR UPDATE"))
+            wait_for("more requests than threads", lambda: len(sizes(resend)) >= 9, 20)
+        with pytest.raises(IntegrityError, match="unstorable"):
+            sent.result()
+    resend.as_owner("ALTER TABLE wallet.attempt_item DROP CONSTRAINT unstorable")
+    open_payouts = {name for name, state in resend.states().items() if state == "open"}
+    sent_payouts = {name for request in resend.requests() for name in request}
+    assert open_payouts & sent_payouts == set(unstorable)
+    resend.wait_until_requests_are_over()
+    resend.send()
+    assert resend.credits() == dict.fromkeys(resend.states(), 1)
+
+
+def payouts_of_request(number: int) -> list[str]:
+    """The payouts of a request of four, behind the two of the canary."""
+    return names(11 + 4 * (number - 2))[-4:]
 
 
 def test_each_currency_is_sent_by_itself_and_has_its_own_beginning(resend: Resend) -> None:

@@ -17,6 +17,7 @@ from tests.warehouses import Warehouse
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
 BEFORE = YESTERDAY - timedelta(days=1)
 NOTHING = Watched(opened=[], closed=[])
+_REFUSED = "hold_reason = 'refusal_pending', evidence = '{\"attempt_id\": 1}'"
 _OPEN = "SELECT * FROM ops.finding WHERE state = 'open' ORDER BY finding_id"
 
 
@@ -92,6 +93,31 @@ def test_what_is_held_is_not_late(warehouse: Warehouse, due: datetime) -> None:
     enter_at(warehouse, due - timedelta(hours=1), payout("a", business_date=late_day(due)))
     as_sender(warehouse, "hold_reason = 'in_doubt'", "a")
     assert watch_payouts(warehouse.engine) == NOTHING
+
+
+def test_a_refusal_that_no_run_came_to_judge_is_late_until_one_does(
+    warehouse: Warehouse, due: datetime
+) -> None:
+    """Its run was killed after it had stored the answer: nothing is held, and nobody was asked."""
+    day = late_day(due)
+    enter_at(warehouse, due - timedelta(hours=1), payout("a", business_date=day))
+    as_sender(warehouse, f"item = '{{}}', {_REFUSED}", "a")
+    [opened] = watch_payouts(warehouse.engine).opened
+    [finding] = rows(warehouse, _OPEN)
+    assert (finding.kind, finding.subject, finding.detail["count"]) == ("payouts_late", str(day), 1)
+    assert unsent(warehouse.engine, day) == [Unsent(day, "EUR", 1, Decimal("2500.00000"))]
+    as_sender(warehouse, "disposition = 'lost', hold_reason = NULL", "a")
+    assert watch_payouts(warehouse.engine) == Watched(opened=[], closed=[opened])
+
+
+def test_a_refusal_that_a_finding_asks_about_is_not_late(
+    warehouse: Warehouse, due: datetime
+) -> None:
+    day = late_day(due)
+    enter_at(warehouse, due - timedelta(hours=1), payout("a", business_date=day))
+    as_sender(warehouse, f"item = '{{}}', hold_finding_id = 1, {_REFUSED}", "a")
+    assert watch_payouts(warehouse.engine) == NOTHING
+    assert unsent(warehouse.engine, day) == []
 
 
 def test_what_came_after_the_run_waits_for_the_next_one(

@@ -20,6 +20,7 @@ import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import asdict
 from pydantic import ValidationError
 
 from include.model import Leg, Outcome, Record, RecordContext, Settlement, Status
@@ -36,12 +37,21 @@ from include.providers.odds88 import (
     join_messages,
     normalize,
     order_of,
-    payout_mismatch,
     read_bet,
     read_message,
     read_page,
 )
 from include.settings import Settings
+from tests.odds88_schema import (
+    LEG_VALUES,
+    MESSAGE,
+    SCHEMAS,
+    Reading,
+    json_values,
+    messages,
+    reference_in,
+)
+from tests.odds88_schema import terms as decided_terms
 
 CONTEXT = RecordContext(received_at=datetime(2026, 5, 10, 19, tzinfo=UTC))
 FOLDER = Path(__file__).parent / "odds88"
@@ -54,15 +64,6 @@ RULES = {
     "too_many_legs", "undecodable", "unknown_value", "wrong_type",
 }  # fmt: skip
 
-# The document's own schema, as it stands there.
-_PREFIX = "Marlin.SportsbetApi.Models.Settlement."
-SCHEMAS: dict[str, Any] = {
-    name.removeprefix(_PREFIX): schema
-    for name, schema in json.loads((FOLDER / "schema.json").read_text())["components"][
-        "schemas"
-    ].items()
-}
-MESSAGE = "SettlementFeedMessageDto"
 OBJECTS = {
     "SettledBetViewModelV3": odds88.Bet,
     "SettledBetItemViewModel": odds88.Selection,
@@ -178,8 +179,14 @@ def test_a_payload_becomes_what_is_expected(folder: Path) -> None:
     assert json.loads((folder / "expected.json").read_bytes()) == {
         "record_key": entry.record.record_key,
         "unknown_fields": sorted(message.unknown_fields),
-        "settlement": json.loads(msgspec.json.encode(settlement)),
+        "settlement": told_in(json.loads(msgspec.json.encode(settlement))),
     }
+
+
+def told_in(settlement: dict[str, Any]) -> dict[str, Any]:
+    """What a settlement and its legs say, without what they leave out."""
+    legs = [{n: v for n, v in leg.items() if v is not None} for leg in settlement["legs"]]
+    return {n: v for n, v in settlement.items() if v is not None} | {"legs": legs}
 
 
 # The document's schema, field by field
@@ -287,12 +294,6 @@ def paths_in(name: str, steps: tuple[str | int, ...] = ()) -> Iterator[tuple[Any
             yield from paths_in(inner, place)
 
 
-def reference_in(schema: dict[str, Any]) -> str | None:
-    """The schema that another one refers to."""
-    reference = schema.get("$ref") or schema.get("allOf", [{}])[0].get("$ref", "")
-    return reference.rpartition("/")[2].removeprefix(_PREFIX) or None
-
-
 PATHS = dict(paths_in("SettledBetViewModelV3"))
 
 
@@ -378,6 +379,44 @@ def test_a_number_that_the_document_does_not_have_is_never_guessed(path: tuple[A
         ({"selections": [SELECTION | {"settlement": SETTLED | {"settlementVersion": -1}}]},
          "wrong_type"),
         ({"selections": [{}] * 1001}, "too_many_legs"),
+        ({"selections": [{"betBuilderItems": [{}] * 1001}]}, "too_many_legs"),
+        *(
+            (with_value(("selections", 0, *path), "\0"), "text_unstorable")
+            for path in (
+                ("event", "name"),
+                ("market", "name"),
+                ("market", "properties", "period"),
+                ("parameters", "score"),
+                ("betBuilderItems", 0, "market", "name"),
+                ("betBuilderItems", 0, "market", "properties", "period"),
+            )
+        ),
+        ({"selections": [SELECTION | {"parameters": {"\0": "x"}}]}, "text_unstorable"),
+        *(
+            (with_value(path, 1e-31), "number_unusable")
+            for path in (
+                ("payoutMultiplier",),
+                ("amount", "placementExchangeRate"),
+                ("amount", "settlementExchangeRate"),
+                ("selections", 0, "eachWayPrice", "win"),
+                ("selections", 0, "eachWayPrice", "place"),
+                *(
+                    ("selections", 0, name)
+                    for name in (
+                        "deadHeatFactor", "placeDeadHeatFactor", "manualPrice",
+                        "alternativePrice", "limitsFactor",
+                    )
+                ),
+            )
+        ),
+        *(
+            (with_value(path, "9999-12-31T23:59:59-23:00"), "time_unreadable")
+            for path in (
+                ("selections", 0, "event", "startTime"),
+                ("selections", 0, "settlement", "settlementTime"),
+                ("selections", 0, "betBuilderItems", 0, "settlement", "settlementTime"),
+            )
+        ),
         ({"selections": [None]}, "wrong_type"),
         ({"settlementTime": "2026-05-10T18:32:14"}, "time_unreadable"),
         ({"settlementTime": "10 May 2026"}, "time_unreadable"),
@@ -549,40 +588,6 @@ def test_what_was_never_played_may_tell_no_money(flag: str) -> None:
     assert (settlement.currency, settlement.stake, settlement.payout) == (None, None, None)
 
 
-@pytest.mark.parametrize(
-    ("terms", "changes", "is_odd"),
-    [
-        (MAJOR, {}, False),
-        (MAJOR, {"payout": 18.51}, False),
-        (MAJOR, {"payout": 18.49}, False),
-        (MAJOR, {"payout": 18.511}, True),
-        (MAJOR, {"payout": 1850.0}, True),
-        (MINOR, {"payout": 1850.0}, False),
-        (MINOR, {"payout": 18.5}, True),
-        (MAJOR, {"payout": 0.0}, True),
-        (MAJOR, {"payoutMultiplier": 0}, True),
-        (MAJOR, {"payoutMultiplier": None, "payout": 1}, False),
-        (MAJOR, {"partialRefund": 1, "payout": 1}, False),
-        (MAJOR, {"isCancelled": True, "payout": 1}, False),
-        (MAJOR, {"isRejected": True, "payout": 1}, False),
-        *((MAJOR, {"betSettlement": number, "payout": 1}, False) for number in (0, *range(2, 8))),
-    ],
-)  # fmt: skip
-def test_the_payout_of_a_plain_win_is_compared_with_its_multiplier(
-    terms: Terms, changes: dict[str, Any], is_odd: bool
-) -> None:
-    bet = read_bet(text_of(**changes))
-    mismatch = payout_mismatch(bet, terms)
-    assert (mismatch is not None) is is_odd
-    # It is for a person to look at, and holds nothing back.
-    assert odds88.settle(bet, terms).stake == 10
-
-
-def test_a_mismatch_says_both_amounts() -> None:
-    told = payout_mismatch(read_bet(text_of(payout=12)), MAJOR)
-    assert told == "`payout` is 12, but `amount` times `payoutMultiplier` is 18.5000 'EUR'"
-
-
 def test_the_settings_say_what_the_document_leaves_open() -> None:
     assert odds88.terms_of(Settings()) == odds88.UNDECIDED == Terms(None, None, 1)
     settings = Settings(
@@ -613,16 +618,75 @@ def test_every_selection_is_a_leg_in_its_order() -> None:
     selections = [SELECTION, leg_of(settlement=lost, selectionId=-(2**63)), leg_of(**bare)]
     moment = datetime(2026, 5, 10, 18, 30, tzinfo=UTC)
     settlement = normalized(selections=selections)
-    assert settlement.legs == (
-        Leg(leg_number=1, event_id="51", market_id="77", selection_id="88",
-            outcome=Outcome.WON, price=Decimal("1.85"), settled_at=moment),
-        Leg(leg_number=2, event_id="51", market_id="77", selection_id="-9223372036854775808",
-            outcome=Outcome.LOST, price=Decimal("1.85"), settled_at=moment),
-        Leg(leg_number=3),
-    )  # fmt: skip
-    assert settlement.legs[1].settled_at is not None
-    assert settlement.legs[1].settled_at.tzinfo is UTC
+    legs = [leg for leg in settlement.legs if not leg.part_number]
+    assert [(leg.leg_number, leg.selection_id, leg.outcome, leg.settled_at) for leg in legs] == [
+        (1, "88", Outcome.WON, moment),
+        (2, "-9223372036854775808", Outcome.LOST, moment),
+        (3, None, None, None),
+    ]
+    assert legs[1].settled_at is not None
+    assert legs[1].settled_at.tzinfo is UTC
     assert (settlement.event_id, settlement.market_id, settlement.selection_id) == (None,) * 3
+
+
+def test_a_leg_says_all_that_its_selection_says() -> None:
+    moment = datetime(2026, 5, 10, 18, 30, tzinfo=UTC)
+    market = {
+        "market_id": "77",
+        "market_type_id": "12",
+        "market_name": "Winner",
+        "market_properties": {"period": "1"},
+    }
+    decided = {"outcome": Outcome.WON, "settled_at": moment, "settlement_version": 1}
+    assert normalized().legs == (
+        Leg(
+            leg_number=1,
+            part_number=0,
+            type="each_way",
+            event_id="51",
+            event_name="A – B",
+            event_starts_at=datetime(2026, 5, 10, 16, 30, tzinfo=UTC),
+            is_live=True,
+            selection_id="88",
+            price=Decimal("1.85"),
+            selection_version=2,
+            competition_id="3",
+            country_id="4",
+            sport_id="1",
+            parameters={"score": "1:0"},
+            win_price=Decimal("11.0"),
+            place_price=Decimal("3.5"),
+            dead_heat_factor=Decimal("0.5"),
+            place_dead_heat_factor=Decimal("0.3333333333333333"),
+            manual_price=Decimal("1.8"),
+            alternative_price=Decimal("1.9"),
+            limits_rating_id="7",
+            limits_factor=Decimal("0.75"),
+            has_line_deviation=True,
+            is_outright=False,
+            **market,
+            **decided,
+        ),
+        Leg(leg_number=1, part_number=1, selection_id="89", **market, **decided),
+    )
+
+
+def test_what_a_leg_is_built_of_stands_behind_it() -> None:
+    item = {"selectionId": 1, "settlement": None, "market": None}
+    built = leg_of(betBuilderItems=[item, item | {"selectionId": 2}])
+    legs = normalized(selections=[built, leg_of(betBuilderItems=None), built]).legs
+    assert [(leg.leg_number, leg.part_number) for leg in legs] == [
+        (1, 0), (1, 1), (1, 2), (2, 0), (3, 0), (3, 1), (3, 2)
+    ]  # fmt: skip
+    assert [leg.selection_id for leg in legs if leg.part_number] == ["1", "2", "1", "2"]
+
+
+def test_the_multiplier_and_both_rates_are_told_as_they_are() -> None:
+    settlement = normalized()
+    factors = (settlement.payout_multiplier, settlement.placement_rate, settlement.settlement_rate)
+    assert factors == (Decimal("1.85"), Decimal("1.25"), Decimal("1.2"))
+    untold = normalized(amount=None, payout=0, partialRefund=0, payoutMultiplier=None)
+    assert (untold.payout_multiplier, untold.placement_rate, untold.settlement_rate) == (None,) * 3
 
 
 def test_a_bet_on_one_selection_is_about_it() -> None:
@@ -669,10 +733,10 @@ def test_orders_sort_as_bytes_by_time_then_by_version(
 
 @pytest.mark.parametrize(
     ("told", "first", "is_resettlement"),
-    [((1,), 1, False), ((0,), 1, False), ((1, 2), 1, True), ((1,), 0, True), ((0,), 0, False),
-     ((None,), 0, False)],
+    [((1,), 1, False), ((0,), 1, False), ((2,), 1, True), ((1,), 0, True), ((0,), 0, False),
+     ((None,), 0, False), ((1, 2), 1, False), ((2, 1), 1, False), ((), 0, False)],
 )  # fmt: skip
-def test_a_version_above_the_first_is_a_resettlement(
+def test_a_version_above_the_first_is_a_resettlement_of_a_bet_on_one_selection(
     told: tuple[int | None, ...], first: int, is_resettlement: bool
 ) -> None:
     terms = Terms(payout_unit="major", payout_contains_refund=True, first_version=first)
@@ -845,180 +909,6 @@ def test_a_file_may_end_its_lines_in_any_way() -> None:
 # Everything that the schema allows
 
 
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=[]), max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
-    max_leaves=6,
-)  # fmt: skip
-
-
-def mostly(common: st.SearchStrategy[Any], rare: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Common but for one time in twenty: an object has many values, and each can be odd."""
-    return st.integers(0, 19).flatmap(lambda number: rare if number == 19 else common)
-
-
-common_numbers = st.decimals(0, 1000, places=2).map(float)
-aware_times = st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=-3))]))
-SCALARS: dict[tuple[str, str | None], st.SearchStrategy[Any]] = {
-    ("boolean", None): st.booleans(),
-    ("string", None): mostly(st.just("b1"), texts),
-    ("string", "date-time"): aware_times.map(datetime.isoformat),
-    ("integer", "int32"): mostly(st.integers(0, 9), st.integers(-(2**31), 2**31 - 1)),
-    ("integer", "int64"): mostly(st.integers(0, 9999), st.integers(-(2**63), 2**63 - 1)),
-    ("number", "double"): mostly(common_numbers, st.floats(allow_nan=False, allow_infinity=False)),
-}
-
-
-@functools.cache
-def values_of(name: str) -> st.SearchStrategy[Any]:
-    """Any value of the named schema; most objects have most of their properties."""
-    schema = SCHEMAS[name]
-    if "enum" in schema:
-        return st.sampled_from(schema["enum"])
-    properties = {key: property_values(inner) for key, inner in schema["properties"].items()}
-    dropped = mostly(st.just(set[str]()), st.sets(st.sampled_from(sorted(properties)), max_size=2))
-    return st.builds(
-        lambda fields, without: {k: v for k, v in fields.items() if k not in without},
-        st.fixed_dictionaries(properties),
-        dropped,
-    )
-
-
-def property_values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
-    inner = reference_in(schema)
-    if inner is not None:
-        values = values_of(inner)
-    elif schema["type"] == "array":
-        values = st.lists(property_values(schema["items"]), max_size=3)
-    elif schema["type"] == "object":
-        values = st.dictionaries(texts, property_values(schema["additionalProperties"]), max_size=2)
-    else:
-        values = SCALARS[schema["type"], schema.get("format")]
-    return mostly(values, st.none()) if schema.get("nullable") else values
-
-
-messages = values_of(MESSAGE)
-decided_terms = st.builds(
-    Terms,
-    payout_unit=st.sampled_from(["major", "minor", None]),
-    payout_contains_refund=st.sampled_from([True, False, None]),
-    first_version=st.integers(0, 2),
-)
-
-
-def exact(value: Any) -> Fraction:
-    return Fraction(Decimal(repr(value)))
-
-
-def is_usable(value: Any) -> bool:
-    return abs(exact(value)) < 10**20 and (exact(value) * 10**30).denominator == 1
-
-
-def is_far(moment: str) -> bool:
-    try:
-        datetime.fromisoformat(moment).astimezone(UTC)
-    except OverflowError:
-        return True
-    return False
-
-
-class Reading:
-    """A second reading of a bet that the schema allows: the rules it breaks, or its money."""
-
-    def __init__(self, bet: dict[str, Any], terms: Terms) -> None:
-        self.bet, self.terms = bet, terms
-        self.rules: set[str] = set()
-        self.stake = self.payout = self.refund = None
-        required = {"betId", "betSettlement", "isCancelled", "isRejected", "settlementTime"}
-        if not required <= bet.keys():
-            self.rules.add("missing_field")
-        self._read_texts()
-        self._read_legs()
-        self._read_money()
-
-    @property
-    def status(self) -> str:
-        if self.bet["isRejected"]:
-            return "rejected"
-        if self.bet["isCancelled"]:
-            return "cancelled"
-        return {0: "open", 3: "void"}.get(self.bet["betSettlement"], "settled")
-
-    def _read_texts(self) -> None:
-        amount = self.bet.get("amount")
-        names = [self.bet.get("betId", "b1")]
-        if amount is not None:
-            if not {"currency", "value", "precision"} <= amount.keys():
-                self.rules.add("missing_field")
-            names.append(amount.get("currency", "EUR"))
-        for name in names:
-            if name is None:
-                self.rules.add("wrong_type")
-            elif name == "":
-                self.rules.add("id_unusable")
-            elif "\0" in name:
-                self.rules.add("text_unstorable")
-        if is_far(self.bet.get("settlementTime", "2026-05-10T18:32:14+00:00")):
-            self.rules.add("time_unreadable")
-
-    def _read_legs(self) -> None:
-        self.versions = []
-        for leg in self.bet.get("selections") or []:
-            parts = [leg, *(leg.get("betBuilderItems") or [])]
-            for settlement in filter(None, (part.get("settlement") for part in parts)):
-                if not {"settlementResult", "settlementVersion"} <= settlement.keys():
-                    self.rules.add("missing_field")
-                if settlement.get("settlementVersion", 0) < 0:
-                    self.rules.add("wrong_type")
-            own = leg.get("settlement") or {}
-            self.versions.append(own.get("settlementVersion", -1))
-            if own.get("settlementTime") and is_far(own["settlementTime"]):
-                self.rules.add("time_unreadable")
-            if leg.get("price") is not None and not is_usable(leg["price"]):
-                self.rules.add("number_unusable")
-
-    def _read_money(self) -> None:
-        amount, payout = self.bet.get("amount"), self.bet.get("payout")
-        partial = self.bet.get("partialRefund")
-        if amount and not 0 <= amount.get("precision", 0) <= 30:
-            self.rules.add("number_unusable")
-        if self.rules:
-            # What it breaks is told; the amounts need not make sense any more.
-            self.rules |= {"missing_field", "currency_missing", "number_unusable"}
-            self.rules |= {"payout_unit_undecided", "partial_refund_undecided"}
-            return
-        if amount:
-            self.stake = Fraction(amount["value"], 10 ** amount["precision"])
-        if self.status == "open":
-            return
-        if payout is None:
-            if self.status in ("settled", "void") or partial:
-                self.rules.add("missing_field")
-        elif amount is None:
-            if payout or partial:
-                self.rules.add("currency_missing")
-        else:
-            self._read_payout(payout, partial, amount["precision"])
-
-    def _read_payout(self, payout: Any, partial: Any, precision: int) -> None:
-        told = [value for value in (payout, partial) if value is not None]
-        if not all(map(is_usable, told)):
-            self.rules.add("number_unusable")
-        if self.terms.payout_unit is None and precision and any(told):
-            self.rules.add("payout_unit_undecided")
-        if self.terms.payout_contains_refund is None and partial:
-            self.rules.add("partial_refund_undecided")
-        scale = 10**precision if self.terms.payout_unit == "minor" else 1
-        self.payout = exact(payout) / scale
-        self.refund = None if partial is None else exact(partial) / scale
-        if self.refund and not self.terms.payout_contains_refund:
-            self.payout += self.refund
-        if self.bet["betSettlement"] == 3:
-            self.refund = self.payout
-
-
 def outcome_of(text: bytes, terms: Terms) -> Settlement | str:
     try:
         return normalize(text, CONTEXT, terms)
@@ -1028,6 +918,15 @@ def outcome_of(text: bytes, terms: Terms) -> Settlement | str:
 
 def as_fraction(money: Decimal | None) -> Fraction | None:
     return None if money is None else Fraction(money)
+
+
+def leg_as_read(leg: Leg) -> dict[str, Any]:
+    told = {name: value for name, value in asdict(leg).items() if value is not None}
+    return {n: Fraction(v) if isinstance(v, Decimal) else v for n, v in told.items()}
+
+
+def test_every_column_of_a_leg_is_read_twice() -> None:
+    assert set(Leg.__struct_fields__) == LEG_VALUES
 
 
 @given(messages, decided_terms)
@@ -1058,8 +957,11 @@ def test_a_message_of_the_schema_becomes_what_it_says_or_is_rejected(
     version = max(reading.versions, default=-1)
     told = settlement.provider_order.partition("|")[2]
     assert told == (f"{version:010}" if version >= 0 else "")
-    assert settlement.is_resettlement == (version > terms.first_version)
-    assert len(settlement.legs) == len(bet.get("selections") or [])
+    is_alone = len(reading.versions) == 1
+    assert settlement.is_resettlement == (is_alone and version > terms.first_version)
+    assert [leg_as_read(leg) for leg in settlement.legs] == reading.legs
+    factors = (settlement.payout_multiplier, settlement.placement_rate, settlement.settlement_rate)
+    assert [as_fraction(factor) for factor in factors] == reading.factors
     assert as_fraction(settlement.stake) == reading.stake
     assert as_fraction(settlement.payout) == reading.payout
     assert as_fraction(settlement.refund) == reading.refund

@@ -287,6 +287,61 @@ def test_failing_rows_go_to_quarantine_with_their_legs_and_the_others_pass(
     assert publish(warehouse.engine, "ticktock").published == 1
 
 
+WIN = {
+    "currency": "EUR",
+    "stake": "10.00",
+    "payout": "18.50",
+    "payout_multiplier": "1.85",
+    "outcome": "won",
+}
+
+
+def test_wins_that_pay_something_else_are_told_and_hold_nothing(
+    warehouse: Warehouse, connection: Connection
+) -> None:
+    unusable = WIN | {"payout": "1", "stake": "-1"}
+    batch_id = stage(connection, [WIN, WIN | {"payout": "17"}, unusable])
+
+    assert check_settlements(warehouse.engine, "ticktock", SETTINGS).quarantined == 1
+
+    compared = results(connection, batch_id)["payouts_follow"]
+    assert (compared.severity, compared.is_met) == ("warning", False)
+    assert (compared.evaluated, compared.unexpected) == (2, 1)
+    [finding] = open_findings(connection, "payout_differs")
+    assert finding.severity == "warning"
+    assert finding.summary.startswith(f"1 of 2 plain wins in batch {batch_id} of ticktock pay")
+    assert finding.detail == {
+        "count": 1,
+        "examples": [
+            {
+                "record_id": 2,
+                "source_key": "m1/o2",
+                "currency": "EUR",
+                "stake": "10.00",
+                "payout_multiplier": "1.85",
+                "payout": "17",
+            }
+        ],
+    }
+    assert publish(warehouse.engine, "ticktock").published == 2
+    decide(warehouse, finding.finding_id, "acknowledge")
+    assert open_findings(connection, "payout_differs") == []
+
+
+def test_wins_that_pay_what_they_should_after_a_fix_close_what_was_told(
+    warehouse: Warehouse, connection: Connection
+) -> None:
+    batch_id = stage(connection, [WIN | {"payout": "17"}])
+    check_settlements(warehouse.engine, "ticktock", SETTINGS)
+    connection.execute(text("UPDATE staging.settlement SET payout = 18.5"))
+    connection.execute(
+        text("UPDATE ops.batch SET settlements_checked_at = NULL WHERE batch_id = :id"),
+        {"id": batch_id},
+    )
+    check_settlements(warehouse.engine, "ticktock", SETTINGS)
+    assert open_findings(connection, "payout_differs") == []
+
+
 def test_too_many_failing_rows_hold_the_batch_and_stay_where_they_are(
     warehouse: Warehouse, connection: Connection
 ) -> None:
@@ -451,6 +506,7 @@ rows = st.fixed_dictionaries(
         "payout": amounts,
         "refund": amounts,
         "enhancement": amounts,
+        "payout_multiplier": amounts,
         "settled_at": st.none() | st.sampled_from(["infinity", "2026-11-20", "1999-01-01"]),
         "is_resettlement": st.booleans(),
     },

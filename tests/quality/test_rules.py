@@ -11,14 +11,16 @@ from sqlalchemy import Connection, insert, text
 from include.local.postgres import Postgres
 from include.quality.rules import (
     GROUPS,
+    IS_PLAIN_WIN,
+    PAYOUT_DIFFERS,
     ROW_RULES,
     RowRule,
     batch_rows,
     failing_reason,
     failing_rule,
 )
-from include.warehouse.tables import staging_settlement
-from tests.staging import LANDED_AT, a_row, open_normalized_batch
+from include.warehouse.tables import settlement, staging_settlement
+from tests.staging import LANDED_AT, a_row, open_normalized_batch, stage
 from tests.warehouses import fresh_warehouse
 
 MONEY = {"currency": "EUR", "stake": "10", "payout": "25", "refund": "5", "enhancement": "1"}
@@ -66,6 +68,9 @@ EXAMPLES: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
             {**MONEY, "payout": "Infinity"},
             {**MONEY, "refund": "-Infinity"},
             {**MONEY, "enhancement": "NaN"},
+            {"payout_multiplier": "NaN"},
+            {"placement_rate": "Infinity"},
+            {"settlement_rate": "-Infinity"},
         ],
     ),
     "money_not_negative": (
@@ -128,6 +133,39 @@ def judge(connection: Connection, changes: dict[str, Any]) -> tuple[str | None, 
     return rule, reason
 
 
+@pytest.mark.parametrize(
+    ("earlier", "is_known"),
+    [
+        ({"provider_order": "1"}, True),
+        ({"provider_order": "1", "status": "cancelled", "outcome": None}, True),
+        ({"provider_order": "1", "status": "open", "outcome": None}, False),
+        ({"provider_order": "3"}, False),
+        ({"provider_order": "2"}, False),
+        ({"provider_order": "1", "source_key": "another"}, False),
+    ],
+)
+@pytest.mark.parametrize("place", ["published", "same batch"])
+def test_money_is_taken_back_by_what_follows_a_known_decision(
+    connection: Connection, earlier: dict[str, Any], is_known: bool, place: str
+) -> None:
+    taken = {**MONEY, "source_key": "bet", "payout": "-3", "provider_order": "2"}
+    with connection.begin() as transaction:
+        first = a_row(open_normalized_batch(connection, landed=1), 1, source_key="bet") | earlier
+        batch_id = open_normalized_batch(connection, landed=1)
+        if place == "same batch":
+            connection.execute(insert(staging_settlement), [first | {"batch_id": batch_id}])
+        else:
+            booked = {"version": 1, "is_applied": True, "is_change": False}
+            day = {"accounting_date": LANDED_AT[:10]}
+            connection.execute(insert(settlement), [first | booked | day])
+        connection.execute(insert(staging_settlement), [a_row(batch_id, 2, **taken)])
+        failed = connection.scalars(
+            text(f"SELECT {failing_rule()} FROM ({batch_rows(batch_id)}) AS r WHERE record_id = 2")
+        ).one()
+        transaction.rollback()
+    assert failed == (None if is_known else "payout_negative_by_correction_only")
+
+
 @pytest.mark.parametrize("rule", ROW_RULES, ids=lambda rule: rule.name)
 def test_every_rule_passes_good_rows_and_names_bad_ones(
     connection: Connection, rule: RowRule
@@ -135,6 +173,58 @@ def test_every_rule_passes_good_rows_and_names_bad_ones(
     good, bad = EXAMPLES[rule.name]
     assert [judge(connection, changes)[0] for changes in good] == [None] * len(good)
     assert [judge(connection, changes)[0] for changes in bad] == [rule.name] * len(bad)
+
+
+WIN = {
+    "currency": "EUR",
+    "stake": "10.00",
+    "payout": "18.50",
+    "payout_multiplier": "1.85",
+    "outcome": "won",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_plain", "differs"),
+    [
+        ({}, True, False),
+        ({"payout": "18.51"}, True, False),
+        ({"payout": "18.49"}, True, False),
+        ({"payout": "18.511"}, True, True),
+        ({"payout": "1850"}, True, True),
+        ({"payout": "0"}, True, True),
+        ({"payout_multiplier": "0"}, True, True),
+        ({"refund": "0"}, True, False),
+        # A unit of yen is a yen, one of bitcoin a hundred-millionth.
+        ({"currency": "JPY", "stake": "10", "payout": "19"}, True, False),
+        ({"currency": "JPY", "stake": "10", "payout": "20"}, True, True),
+        ({"currency": "BTC", "stake": "0.00000010", "payout": "0.00000019"}, True, False),
+        ({"currency": "BTC", "stake": "0.00000010", "payout": "0.00000021"}, True, True),
+        ({"payout": "1", "payout_multiplier": None}, False, False),
+        ({"payout": "1", "stake": None}, False, False),
+        ({"payout": None}, False, False),
+        ({"payout": "1", "refund": "1"}, False, False),
+        ({"payout": "1", "status": "cancelled"}, False, False),
+        ({"payout": "1", "status": "rejected"}, False, False),
+        *(
+            ({"payout": "1", "outcome": outcome}, False, False)
+            for outcome in ("lost", "half_won", "half_lost", "cash_out", "placed")
+        ),
+    ],
+)
+def test_the_payout_of_a_plain_win_is_compared_with_its_multiplier(
+    connection: Connection, changes: dict[str, Any], is_plain: bool, differs: bool
+) -> None:
+    with connection.begin() as transaction:
+        batch_id = stage(connection, [WIN | changes])
+        found = connection.execute(
+            text(
+                f"SELECT {failing_rule()}, {IS_PLAIN_WIN}, coalesce({PAYOUT_DIFFERS}, false)"
+                f" FROM ({batch_rows(batch_id)}) AS r"
+            )
+        ).one()
+        transaction.rollback()
+    assert tuple(found) == (None, is_plain, differs)
 
 
 def test_there_is_no_example_of_a_rule_that_is_gone() -> None:

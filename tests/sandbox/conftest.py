@@ -9,6 +9,7 @@ import pytest
 from include.sandbox.addresses import TICKTOCK_KEY
 from include.sandbox.client import Sandbox
 from tests.sandbox.paying import Payer
+from tests.sandbox.settling import Operator
 
 Walk = Callable[..., list[dict[str, Any]]]
 
@@ -53,3 +54,9 @@ def walk(ticktock: httpx.Client) -> Walk:
 def payer(sandbox: Sandbox, http: httpx.Client) -> Payer:
     """A caller of the wallet."""
     return Payer(sandbox, http)
+
+
+@pytest.fixture
+def operator(sandbox: Sandbox, http: httpx.Client) -> Operator:
+    """A caller of the prediction engine."""
+    return Operator(sandbox, http)

@@ -73,6 +73,14 @@ def test_no_two_faults_have_one_name() -> None:
     assert not FAULTS_OF_STREAMS.keys() & (FAULTS | ITEM_FAULTS).keys()
 
 
+def test_a_fault_of_items_finds_none_in_a_log_in(listener: Listener) -> None:
+    listener.sandbox.fault(
+        "odds88", "changed_envelope", call="log_in", changes={"code": "RS_ERROR"}
+    )
+    assert listener.log_in().status_code == 200
+    assert [order["kind"] for order in listener.sandbox.faults()] == ["changed_envelope"]
+
+
 @pytest.mark.parametrize("code", [1000, 1001, 1008, 1011, 1012, 4003])
 def test_the_server_closes_with_any_code(listener: Listener, sound: list[str], code: int) -> None:
     heard, closed = listen(listener, "closed_stream", after_messages=7, code=code, reason="why")

@@ -655,6 +655,19 @@ def test_a_gap_is_not_read_again_from_where_nothing_was_read(
     assert "it is accepted" in refused(warehouse, connection, finding_id, "accept_gap")
 
 
+def test_a_gap_of_a_stream_is_filled_by_a_file_and_never_by_asking_again(
+    warehouse: Warehouse, connection: Connection
+) -> None:
+    leave_gap(warehouse)
+    landing = landing_of(warehouse)
+    landing.commit([], landing.read_cursor(), {"caught_up_to": "2026-11-21T00:00:00+00:00"})
+    finding_id = only_finding(connection, "gap").finding_id
+    for given in ({}, {"continue_from": "5"}):
+        told = refused(warehouse, connection, finding_id, "try_again", **given)
+        assert "import that with the DAG import_files, then decide accept_gap" in told
+    decide(warehouse, finding_id, "accept_gap")
+
+
 # --- acknowledge --------------------------------------------------------------------------------
 
 

@@ -87,8 +87,14 @@ _SENDS = (
     _CLOSE_ATTEMPT,
     _CLOSE_ATTEMPT_ITEM,
     _REPORT,
-    _TAKE_LEASE,
 )
+_CONNECT = (
+    "INSERT INTO ops.connect_attempt (source, kind, epoch) SELECT '', 'proper', 1 WHERE false"
+)
+_END_CONNECTION = (
+    "UPDATE ops.connect_attempt SET ended_at = now(), ending = '', messages = 1 WHERE false"
+)
+_STREAMS = (_CONNECT, _END_CONNECTION)
 
 # `WHERE false` touches no row: a privilege is asked for before rows are looked at.
 _MAY: dict[Role, tuple[str, ...]] = {
@@ -109,6 +115,8 @@ _MAY: dict[Role, tuple[str, ...]] = {
         "UPDATE ops.cursor SET position = '{}' WHERE false",
         "UPDATE ops.finding SET times_seen = 2 WHERE false",
         "CREATE TEMPORARY TABLE several (source_key text) ON COMMIT DROP",
+        _TAKE_LEASE,
+        *_STREAMS,
     ),
     "resolver": (
         _INSERT_DECISION,
@@ -151,6 +159,7 @@ _MAY: dict[Role, tuple[str, ...]] = {
         "UPDATE ops.lease SET expires_at = now() WHERE false",
         _READ_ATTEMPTS,
         *_SENDS,
+        _TAKE_LEASE,
     ),
 }
 
@@ -174,6 +183,11 @@ _NOBODY_MAY = (
     "UPDATE ops.decision SET reason = '' WHERE false",
     "DELETE FROM ops.decision WHERE false",
     "UPDATE ops.quality_result SET is_met = true WHERE false",
+    "UPDATE ops.connect_attempt SET attempted_at = now() WHERE false",
+    "UPDATE ops.connect_attempt SET kind = 'proper' WHERE false",
+    "DELETE FROM ops.connect_attempt WHERE false",
+    "UPDATE ops.rate_terms SET base_currency = '' WHERE false",
+    "DELETE FROM ops.rate_terms WHERE false",
     "SELECT * FROM ops.player_pad",
     "UPDATE ops.player_pad SET inner_pad = ''",
     "UPDATE wallet.transaction SET amount = 1 WHERE false",
@@ -237,6 +251,8 @@ _MAY_NOT: dict[Role, tuple[str, ...]] = {
         _ENTER,
         _FREEZE,
         *_SENDS,
+        _TAKE_LEASE,
+        *_STREAMS,
     ),
     "wallet_writer": (
         *_NOBODY_MAY,
@@ -247,6 +263,8 @@ _MAY_NOT: dict[Role, tuple[str, ...]] = {
         _RELEASE,
         _READ_ATTEMPTS,
         *_SENDS,
+        _TAKE_LEASE,
+        *_STREAMS,
         _INSERT_REJECTED_LINE,
         _INSERT_FINDING,
         "INSERT INTO wallet.transaction (transaction_id, hold_reason) SELECT '', '' WHERE false",
@@ -265,6 +283,8 @@ _MAY_NOT: dict[Role, tuple[str, ...]] = {
         _READ_CONFLICTS,
         _READ_ATTEMPTS,
         *_SENDS,
+        _TAKE_LEASE,
+        *_STREAMS,
         "UPDATE wallet.rejected_line SET reason = '' WHERE false",
         "SELECT * FROM core.settlement",
     ),
@@ -274,6 +294,7 @@ _MAY_NOT: dict[Role, tuple[str, ...]] = {
         _INSERT_REJECTED_LINE,
         _INSERT_DECISION,
         _RELEASE,
+        *_STREAMS,
         "INSERT INTO wallet.transaction_conflict (transaction_id) SELECT '' WHERE false",
         "SELECT * FROM core.settlement",
         "SELECT ops.player_reference('player')",

@@ -14,6 +14,8 @@ SELECT
     settlement.payout,
     settlement.refund,
     settlement.enhancement,
+    settlement.placement_rate,
+    settlement.settlement_rate,
     settlement.settled_at,
     settlement.settled_at_basis,
     settlement.settled_by,
@@ -33,6 +35,8 @@ SELECT
     replaced.currency AS replaced_currency,
     replaced.stake AS replaced_stake,
     replaced.payout AS replaced_payout,
+    replaced.placement_rate AS replaced_placement_rate,
+    replaced.settlement_rate AS replaced_settlement_rate,
     replaced.settled_at AS replaced_settled_at,
     CASE WHEN replaced.version IS NOT NULL THEN concat_ws(
         ', ',
@@ -46,7 +50,9 @@ SELECT
         CASE WHEN settlement.stake IS DISTINCT FROM replaced.stake THEN 'stake' END,
         CASE WHEN settlement.payout IS DISTINCT FROM replaced.payout THEN 'payout' END,
         CASE WHEN settlement.refund IS DISTINCT FROM replaced.refund THEN 'refund' END,
-        CASE WHEN settlement.enhancement IS DISTINCT FROM replaced.enhancement THEN 'enhancement' END
+        CASE WHEN settlement.enhancement IS DISTINCT FROM replaced.enhancement THEN 'enhancement' END,
+        CASE WHEN settlement.placement_rate IS DISTINCT FROM replaced.placement_rate THEN 'placement rate' END,
+        CASE WHEN settlement.settlement_rate IS DISTINCT FROM replaced.settlement_rate THEN 'settlement rate' END
     ) END AS what_changed,
     settlement.recorded_at,
     settlement.accounting_date,
@@ -83,6 +89,8 @@ COMMENT ON COLUMN finance.settlement_history.stake IS 'What the player staked, i
 COMMENT ON COLUMN finance.settlement_history.payout IS 'Everything returned to the player, in major units of currency, exact; NULL until it is final or where the provider tells none.';
 COMMENT ON COLUMN finance.settlement_history.refund IS 'The part of payout that returns stake, in major units of currency.';
 COMMENT ON COLUMN finance.settlement_history.enhancement IS 'The part of payout that is a promotion, in major units of currency.';
+COMMENT ON COLUMN finance.settlement_history.placement_rate IS 'The provider''s exchange rate when the bet was placed; NULL where it does not tell.';
+COMMENT ON COLUMN finance.settlement_history.settlement_rate IS 'The provider''s exchange rate when the bet was settled; NULL where it does not tell.';
 COMMENT ON COLUMN finance.settlement_history.settled_at IS 'When the provider took this decision (UTC); see settled_at_basis.';
 COMMENT ON COLUMN finance.settlement_history.settled_at_basis IS 'provider: the provider told settled_at. observed: this is when we first saw the decision.';
 COMMENT ON COLUMN finance.settlement_history.settled_by IS 'Who decided at the provider, in its own word: engine, system or admin.';
@@ -102,6 +110,8 @@ COMMENT ON COLUMN finance.settlement_history.replaced_player_reference IS 'The p
 COMMENT ON COLUMN finance.settlement_history.replaced_currency IS 'The currency of the amounts that it replaced.';
 COMMENT ON COLUMN finance.settlement_history.replaced_stake IS 'The stake that it replaced, in major units of replaced_currency.';
 COMMENT ON COLUMN finance.settlement_history.replaced_payout IS 'The payout that it replaced, in major units of replaced_currency.';
+COMMENT ON COLUMN finance.settlement_history.replaced_placement_rate IS 'The exchange rate at placement that it replaced.';
+COMMENT ON COLUMN finance.settlement_history.replaced_settlement_rate IS 'The exchange rate at settlement that it replaced.';
 COMMENT ON COLUMN finance.settlement_history.replaced_settled_at IS 'When the provider had taken the decision that it replaced (UTC).';
 COMMENT ON COLUMN finance.settlement_history.what_changed IS 'What is different from the version that it replaced, in words: status, outcome, payout, …; empty for a repetition, NULL if it replaced none.';
 COMMENT ON COLUMN finance.settlement_history.recorded_at IS 'When it was recorded here (UTC).';

@@ -15,7 +15,12 @@ SELECT
     stake AS new_stake,
     replaced_payout AS old_payout,
     payout AS new_payout,
+    CASE WHEN currency = replaced_currency THEN stake - replaced_stake END AS stake_difference,
     CASE WHEN currency = replaced_currency THEN payout - replaced_payout END AS payout_difference,
+    replaced_placement_rate AS old_placement_rate,
+    placement_rate AS new_placement_rate,
+    replaced_settlement_rate AS old_settlement_rate,
+    settlement_rate AS new_settlement_rate,
     replaced_player_reference AS old_player_reference,
     player_reference AS new_player_reference,
     event_id,
@@ -51,7 +56,12 @@ COMMENT ON COLUMN finance.correction.old_stake IS 'The stake before, in major un
 COMMENT ON COLUMN finance.correction.new_stake IS 'The stake after, in major units of new_currency.';
 COMMENT ON COLUMN finance.correction.old_payout IS 'The payout before, in major units of old_currency; NULL where the provider tells none.';
 COMMENT ON COLUMN finance.correction.new_payout IS 'The payout after, in major units of new_currency; NULL where the provider tells none.';
+COMMENT ON COLUMN finance.correction.stake_difference IS 'new_stake less old_stake, in major units of the currency. NULL if either is unknown or the currencies differ.';
 COMMENT ON COLUMN finance.correction.payout_difference IS 'new_payout less old_payout, in major units of the currency: above zero, the player gets more. NULL if either is unknown or the currencies differ.';
+COMMENT ON COLUMN finance.correction.old_placement_rate IS 'The provider''s exchange rate at placement before; NULL where it told none, and so the next three.';
+COMMENT ON COLUMN finance.correction.new_placement_rate IS 'The provider''s exchange rate at placement after: with another rate, the same stake is another amount in the reporting currency.';
+COMMENT ON COLUMN finance.correction.old_settlement_rate IS 'The provider''s exchange rate at settlement before.';
+COMMENT ON COLUMN finance.correction.new_settlement_rate IS 'The provider''s exchange rate at settlement after.';
 COMMENT ON COLUMN finance.correction.old_player_reference IS 'Whose it was before (finance.settlement_current says what a reference is).';
 COMMENT ON COLUMN finance.correction.new_player_reference IS 'Whose it is after.';
 COMMENT ON COLUMN finance.correction.event_id IS 'The provider''s event or match.';

@@ -23,6 +23,17 @@ def _ask_gap_again(connection: Connection, asked: Row[Any], answer: Answer) -> C
     """Have the next run ask for the range again; if it stays open, `watch_feeds` asks anew."""
     this, before = _open_gap(connection, asked)
     start = answer.text("continue_from")
+    stands_at = connection.scalar(
+        select(cursor.c.position).where(
+            cursor.c.source == before["source"], cursor.c.feed == before["feed"]
+        )
+    )
+    if not before["subjects"] and "since_id" not in (stands_at or {}):
+        raise DecisionRefused(
+            f"{before['source']} does not tell again what gap {before['gap_id']} lacks.",
+            "Ask it for a file of the messages and import that with the DAG import_files, then "
+            "decide accept_gap.",
+        )
     if start is None:
         if not before["subjects"]:
             raise DecisionRefused(

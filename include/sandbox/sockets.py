@@ -7,10 +7,8 @@ and the bytes, so it is done here, with the frames and the parser of `websockets
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Any
 
 from fastapi import Response
 from starlette.types import Receive, Scope, Send
@@ -31,11 +29,13 @@ class Lost(Exception):
 
 
 class Socket(asyncio.Protocol):
-    """One connection after its handshake. `over` is set, and `when_over` called, at its end."""
+    """One connection after its handshake.
+
+    `over` is set, and `when_over` called, at its end; `when_told` at each text of the client.
+    """
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
-        self._transport: asyncio.Transport = wire._transport
         self._frames = Protocol(Side.SERVER, state=OPEN, max_size=_LARGEST_MESSAGE_OF_A_CLIENT)
         self._writable = asyncio.Event()
         self._writable.set()
@@ -43,12 +43,8 @@ class Socket(asyncio.Protocol):
         self._size = 0
         self.over = asyncio.Event()
         self.when_over: Callable[[], None] = lambda: None
-        http: Any = self._transport.get_protocol()
-        self._http = http
-        # As uvicorn's own do, so that it knows whom to tell when it shuts down.
-        http.connections.discard(http)
-        http.connections.add(self)
-        self._transport.set_protocol(self)
+        self.when_told: Callable[[bytes], None] = lambda message: None
+        self._transport, self._http = wire.hand_over(self)
 
     @property
     def ended(self) -> str:
@@ -113,9 +109,11 @@ class Socket(asyncio.Protocol):
         self.end(_GOING_AWAY, "")
 
     def data_received(self, data: bytes) -> None:
-        """What the client sends: pings are answered, a close as well, messages mean nothing."""
+        """What the client sends: pings and a close are answered, whole texts are handed on."""
         self._frames.receive_data(data)
-        self._frames.events_received()
+        for event in self._frames.events_received():
+            if isinstance(event, Frame) and event.opcode is Opcode.TEXT and event.fin:
+                self.when_told(bytes(event.data))
         self._write_frames()
         if self._frames.state is not OPEN:
             self._end()
@@ -154,13 +152,20 @@ class Socket(asyncio.Protocol):
 class SocketResponse(Response):
     """The handshake of a WebSocket, and the script of what is then sent over it."""
 
-    def __init__(self, key: str, script: Callable[[Socket], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        key: str,
+        script: Callable[[Socket], Awaitable[None]],
+        subprotocol: str | None = None,
+    ) -> None:
+        chosen = {} if subprotocol is None else {"Sec-WebSocket-Protocol": subprotocol}
         super().__init__(
             status_code=101,
             headers={
                 "Upgrade": "websocket",
                 "Connection": "Upgrade",
                 "Sec-WebSocket-Accept": accept_key(key),
+                **chosen,
             },
         )
         self._script = script
@@ -197,15 +202,4 @@ def keep_reading(scope: Scope) -> None:
     HTTP stops reading at a request that could end it.
     """
     wire: Wire = scope[_WIRE]
-    wire._transport.resume_reading()
-
-
-def say_nothing_of_upgrades() -> None:
-    """Keeps uvicorn from warning that it leaves WebSockets alone: it is meant to."""
-    logging.getLogger("uvicorn.error").addFilter(_is_not_about_upgrades)
-
-
-def _is_not_about_upgrades(record: logging.LogRecord) -> bool:
-    return not str(record.msg).startswith(
-        ("Unsupported upgrade request", "No supported WebSocket library")
-    )
+    wire.keep_reading()

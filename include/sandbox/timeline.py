@@ -1,6 +1,6 @@
-"""When each message of odds88's settlement feed was first sent, told by its index alone.
+"""When each of a growing number of messages was first sent, told by its index alone.
 
-Times are whole microseconds since 1970, UTC, as those of the feed are at their finest.
+Times are whole microseconds since 1970, UTC, as fine as any provider tells them.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Markets: driving their settlement to its end, and what the players are owed from it."""

@@ -1,0 +1,152 @@
+"""What a question reads from a warehouse with years behind it: the plan is asked, not the clock."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import pytest
+from sqlalchemy import Engine, event, text
+
+from include.payouts.outbox import freeze_new
+from include.payouts.outcome import (
+    DayUnfinished,
+    OutboxChecked,
+    Outcome,
+    check_outbox,
+    check_outcome,
+)
+from tests.payouts.entering import DAY, attempt, enter, payout
+from tests.warehouses import Warehouse
+
+OLD_PAYOUTS = 200_000
+_BLOCKS = "Shared Hit Blocks", "Shared Read Blocks"
+
+
+class Read(NamedTuple):
+    """What one statement read: blocks, and tables from their first to their last row."""
+
+    statement: str
+    blocks: int
+    whole_tables: list[str]
+
+
+@contextmanager
+def explained(engine: Engine) -> Iterator[list[Read]]:
+    """What each statement of this engine reads, found by carrying it out once more and undoing it
+    right before; with the settings, the role and the rows of its own transaction.
+    """
+    found: list[Read] = []
+
+    def explain(
+        connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, is_many: bool
+    ) -> None:
+        if statement.lstrip().startswith(("SELECT", "INSERT", "UPDATE", "WITH")):
+            cursor.execute("SAVEPOINT explained")
+            cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", parameters)
+            told = cursor.fetchone()[0]
+            cursor.execute("ROLLBACK TO SAVEPOINT explained")
+            [explanation] = json.loads(told) if isinstance(told, str) else told
+            found.append(_read(statement, explanation["Plan"]))
+
+    event.listen(engine, "before_cursor_execute", explain)
+    try:
+        yield found
+    finally:
+        event.remove(engine, "before_cursor_execute", explain)
+
+
+def _read(statement: str, plan: Mapping[str, Any]) -> Read:
+    whole = [node["Relation Name"] for node in _nodes(plan) if node["Node Type"] == "Seq Scan"]
+    return Read(statement, sum(plan[name] for name in _BLOCKS), whole)
+
+
+def _nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield plan
+    for inner in plan.get("Plans", ()):
+        yield from _nodes(inner)
+
+
+# --- the gates of a resend ----------------------------------------------------------------------
+
+# As a year's runs leave them, past the triggers: these would take most of the test's time.
+_HISTORY = """
+SET LOCAL session_replication_role = replica;
+INSERT INTO wallet.transaction (
+    transaction_id, ref_transaction_id, session_id, round_id, player_id, game_id, currency, amount,
+    is_win, business_date, entered_at, item, disposition, disposed_at, accounting_date, evidence
+)
+SELECT
+    md5(number::text), 'ref', 'session', 'round', 'player', 'game', 'EUR', 250000000, true, day,
+    day, convert_to(repeat('x', 250), 'UTF8'), 'processed', day + interval '25 hours',
+    (day + interval '25 hours')::date, '{{"attempt_id": 1, "code": "RS_OK"}}'
+FROM (
+    SELECT number, DATE '{last}' - 1 - (number * 365 / {payouts}) AS day
+    FROM generate_series(0, {payouts} - 1) AS number
+) AS each;
+INSERT INTO wallet.attempt_item (transaction_id, attempt_id, place, outcome)
+SELECT md5(number::text), 1, 1, 'ok' FROM generate_series(0, {payouts} - 1) AS number;
+"""
+_NEW = [f"new-{number:03}" for number in range(60)]
+
+
+@pytest.fixture(scope="module")
+def outbox(shared_warehouse: Warehouse) -> Warehouse:
+    """An outbox of many old payouts that were processed, and of few that are open: 60 of the day
+    that is sent, two of them in doubt, and an old one; another one is held.
+    """
+    enter(shared_warehouse, *(payout(name) for name in _NEW), payout("held", is_win=False))
+    enter(shared_warehouse, payout("forgotten", business_date="2025-12-24"))
+    freeze_new(shared_warehouse.engine)
+    attempt(shared_warehouse, *_NEW[:2])
+    with shared_warehouse.owner_engine.connect() as connection:
+        connection.execute(text(_HISTORY.format(last=DAY, payouts=OLD_PAYOUTS)))
+        connection.commit()
+        # As autovacuum does: it tells the planner what there is, and the index of days where.
+        connection.execution_options(isolation_level="AUTOCOMMIT")
+        connection.execute(text("VACUUM (ANALYZE) wallet.transaction, wallet.attempt_item"))
+    return shared_warehouse
+
+
+def test_the_gates_of_a_resend_read_what_is_open_and_not_what_was_ever_sent(
+    outbox: Warehouse,
+) -> None:
+    with explained(outbox.engine) as read:
+        assert check_outbox(outbox.engine, DAY) == OutboxChecked(due=61, held=1)
+        with pytest.raises(DayUnfinished, match="59 to be sent, 2 sent and without an answer"):
+            check_outcome(outbox.engine, DAY)
+    assert reading_history(outbox, read) == []
+
+
+def test_a_finished_day_is_told_without_reading_the_days_beside_it(outbox: Warehouse) -> None:
+    first_day = "SELECT min(business_date) FROM wallet.transaction"
+    with outbox.owner_engine.connect() as connection:
+        day = connection.execute(text(first_day)).scalar_one()
+    with explained(outbox.engine) as read:
+        told = check_outcome(outbox.engine, day)
+    assert told == Outcome(told.processed, told.processed, 0, 0, 0)
+    assert told.processed > OLD_PAYOUTS / 400
+    assert reading_history(outbox, read) == []
+
+
+def reading_history(outbox: Warehouse, read: list[Read]) -> list[Read]:
+    """Those that read a twentieth of what was ever sent or more, or all of a table but the small
+    one of reports.
+    """
+    limit = _blocks_of(outbox, "wallet.transaction") / 20
+    return [
+        each
+        for each in read
+        if each.blocks > limit or not {"reported_outcome"}.issuperset(each.whole_tables)
+    ]
+
+
+def _blocks_of(warehouse: Warehouse, table: str) -> int:
+    with warehouse.owner_engine.connect() as connection:
+        size = connection.execute(
+            text("SELECT pg_relation_size(:table) / current_setting('block_size')::int"),
+            {"table": table},
+        )
+        return int(size.scalar_one())
