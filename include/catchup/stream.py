@@ -4,7 +4,8 @@ Rows commit while the session goes on; the position moves when it ends, as `posi
 stream does not say where history ends, and a ping may come in the midst of it, so a session has
 caught up only if for `stream_quiet_seconds`
 - nothing but pings came, two of them at least, or
-- history in order has given way to messages that were settled after the session began.
+- history has given way to messages that were settled after the session began, but for a few late
+  ones.
 
 One process of all connects at a time: it holds a lease, writes each connection down before it
 begins it, and closes it as soon as the lease may have run out.  A connection that is not allowed,
@@ -47,6 +48,8 @@ _log = logging.getLogger(__name__)
 
 # Messages that are held until they are committed: a bound for those that are large.
 _COMMIT_BYTES = 16 * 2**20
+# Late messages are rarer than this.
+_NEWS_A_LATE_MESSAGE = 20
 # How often a session that hears nothing looks whether it is to go on.
 _LONGEST_LOOK_SECONDS = 1.0
 
@@ -306,6 +309,7 @@ class History:
         self._pings = 0
         self._data_at = time.monotonic()
         self._news_at: float | None = None
+        self._news = self._late = 0
 
     @property
     def seen(self) -> Seen:
@@ -329,14 +333,22 @@ class History:
             self._newest = told_at
         elif told_at < self._newest - self._overlap:
             self._is_in_order = False
-        if self._news_at is None and self._first <= self._began_at < told_at:
-            self._news_at = now
+        self._look_for_news(is_news=self._first <= self._began_at < told_at, now=now)
 
     def is_over(self, now: float, quiet_seconds: float) -> bool:
         """Whether history has been told to its end."""
         is_silent = self._pings >= 2 and now - self._data_at >= quiet_seconds
         is_past = self._news_at is not None and now - self._news_at >= quiet_seconds
-        return is_silent or (is_past and self._is_in_order)
+        return is_silent or is_past
+
+    def _look_for_news(self, *, is_news: bool, now: float) -> None:
+        """Note since when news has come; more than a few older messages amid it are history yet."""
+        if is_news and self._news_at is None:
+            self._news_at, self._news, self._late = now, 0, 0
+        self._news += is_news
+        self._late += not is_news
+        if self._late * _NEWS_A_LATE_MESSAGE > self._news:
+            self._news_at = None
 
     def _is_impossible(self, told_at: datetime) -> bool:
         """Whether it lies so far ahead that it says nothing of when it was told."""

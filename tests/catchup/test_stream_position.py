@@ -339,6 +339,26 @@ def test_news_amid_history_says_nothing() -> None:
     assert not heard.is_over(109.0, QUIET)
 
 
+def test_a_late_message_amid_news_is_no_history() -> None:
+    heard = history()
+    for step in range(60):
+        heard.add(NOW + timedelta(seconds=step), 101.0 + step / 20)
+        if step == 30:
+            heard.add(NOW - HOUR, 102.5)
+    assert heard.is_over(101.0 + 60 / 20, QUIET)
+    assert not heard.seen.is_in_order
+
+
+def test_history_told_newest_first_is_not_over_while_old_messages_come_amid_news() -> None:
+    heard = history()
+    for step in range(600):
+        told_at = (
+            NOW + timedelta(seconds=step) if step % 10 == 0 else NOW - HOUR - step * HOUR / 600
+        )
+        heard.add(told_at, 101.0 + step / 100)
+        assert not heard.is_over(101.0 + step / 100, QUIET)
+
+
 def test_a_message_from_the_future_says_nothing() -> None:
     heard = history()
     heard.add(datetime.now(UTC) + DAY, 101.0)

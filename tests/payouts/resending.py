@@ -54,7 +54,7 @@ def partner_at(sandbox: Sandbox) -> Partner:
 
 
 # A frozen transaction is ended by the server, so that nobody waits for its locks.
-_GIVING_WAY = {"idle_in_transaction_session_timeout": "300ms"}
+GIVING_WAY = {"idle_in_transaction_session_timeout": "300ms"}
 
 
 @dataclass
@@ -123,7 +123,7 @@ class Resend:
     def freeze(self, moment: Moment) -> str | None:
         """Freeze a run at `moment` until another one has gone on in its place, and then let it."""
         url = self.warehouse.pipelines_url
-        with Worker(url, self.tasks, moment, signal.SIGSTOP, _GIVING_WAY) as sleeper:
+        with Worker(url, self.tasks, moment, signal.SIGSTOP, GIVING_WAY) as sleeper:
             if sleeper.wait() != "frozen":
                 return None
             point = str(sleeper.points()[-1])

@@ -36,7 +36,7 @@ from include.warehouse.leases import LeaseLost, is_last
 from tests.killing import Task, Worker
 from tests.payouts.entering import DAY, rows
 from tests.payouts.refusals import lost_without_refusal
-from tests.payouts.resending import Resend, all_are, names, partner_at
+from tests.payouts.resending import GIVING_WAY, Resend, all_are, names, partner_at
 from tests.warehouses import Warehouse
 
 PAYOUTS = names(23)
@@ -282,7 +282,9 @@ def first_sender(
         setattr(module, function, freeze_once)
         sending.send(engine, partner_at(resend.sandbox), resend.settings, DAY, run_id="first")
 
-    with Worker(resend.warehouse.pipelines_url, [Task("send", send_and_freeze)]) as worker:
+    tasks = [Task("send", send_and_freeze)]
+    # It may be frozen while it renews its lease.
+    with Worker(resend.warehouse.pipelines_url, tasks, session=GIVING_WAY) as worker:
         assert worker.wait() == "frozen", worker.error()
         resend.as_owner("UPDATE ops.lease SET expires_at = clock_timestamp()")
         yield worker
