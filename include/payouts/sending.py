@@ -54,7 +54,8 @@ _SILENT_REQUESTS = 3
 _FIRST_WAIT_SECONDS = 1.0
 _SAID_EVERY_SECONDS = 10.0
 _LONGEST_WAIT_SECONDS = 60.0
-_IDS_AT_A_TIME = 5000
+# So few that the requests which are committed ahead last until the next are looked up.
+_IDS_AT_A_TIME = 400
 _EXAMPLES = 5
 
 
