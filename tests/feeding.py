@@ -8,10 +8,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
-from include.catchup.pipeline import normalize
 from include.catchup.sources import SOURCES
 from include.providers import ticktock
 from include.quality.gates import check_raw, check_settlements
+from include.quality.normalizing import normalize
 from include.settings import Settings
 from include.warehouse.cursors import is_behind
 from include.warehouse.landing import ArrivedPage, Landing

@@ -9,10 +9,10 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from include.catchup.pipeline import normalize
 from include.catchup.sources import SOURCES
 from include.providers.odds88 import join_messages, read_message
 from include.quality.gates import check_raw, check_settlements
+from include.quality.normalizing import normalize
 from include.settings import Settings
 from include.warehouse.landing import ArrivedPage, Landing
 from include.warehouse.publishing import Published, publish

@@ -14,11 +14,12 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from include.catchup.pipeline import land, normalize
+from include.catchup.pipeline import land
 from include.catchup.sources import Source
 from include.catchup.stream import Feed, Stream
 from include.providers.http import Client
 from include.quality.gates import check_raw, check_settlements
+from include.quality.normalizing import normalize
 from include.sandbox.addresses import ODDS88_PASSWORD, TICKTOCK_KEY
 from include.sandbox.client import Sandbox
 from include.settings import Settings

@@ -13,14 +13,12 @@ from functools import partial
 from include.catchup.log import Log
 from include.catchup.position import Terms
 from include.catchup.stream import Feed, Stream
-from include.model import RecordContext, Settlement
 from include.providers import odds88, ticktock
 from include.providers.http import Account, Client
+from include.quality.normalizing import Normalize
 from include.settings import Settings
 from include.warehouse.connect_attempts import Budget
 from include.warehouse.landing import Dedupe
-
-Normalize = Callable[[bytes, RecordContext], Settlement]
 
 
 @dataclass(frozen=True)

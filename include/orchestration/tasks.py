@@ -29,7 +29,7 @@ from include.orchestration.retries import RetryByRecovery
 from include.orchestration.telling import tell_failure
 from include.payouts import outbox, outcome, sending
 from include.payouts.watching import watch_payouts
-from include.quality import gates
+from include.quality import gates, normalizing
 from include.settings import Settings
 from include.warehouse import publishing
 
@@ -88,7 +88,7 @@ def check_raw(source_name: str) -> dict[str, Any] | None:
 @task()
 def normalize(source_name: str) -> dict[str, Any] | None:
     """Turn the records of every checked batch into staged settlements."""
-    return _told(pipeline.normalize(open_warehouse(), SOURCES[source_name], SETTINGS))
+    return _told(normalizing.normalize(open_warehouse(), SOURCES[source_name], SETTINGS))
 
 
 @task()

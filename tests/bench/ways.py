@@ -26,7 +26,7 @@ from include.catchup import pipeline
 from include.catchup.sources import SOURCES, Source
 from include.catchup.stream import Feed
 from include.providers.http import Answer, Client
-from include.quality import gates
+from include.quality import gates, normalizing
 from include.settings import Settings
 from include.warehouse.database import open_engine
 from include.warehouse.publishing import publish
@@ -62,7 +62,7 @@ def load_all(
             has_reached_end = landed.has_reached_end
             gates_process.run("check_raw")
             with stopwatch.stage("normalize"):
-                pipeline.normalize(engine, source, settings)
+                normalizing.normalize(engine, source, settings)
             gates_process.run("check_settlements")
             with stopwatch.stage("publish"):
                 publish(engine, source.name)

@@ -27,9 +27,9 @@ from include.catchup.files import (
     source_named,
     source_recognized,
 )
-from include.catchup.pipeline import normalize
 from include.catchup.sources import SOURCES
 from include.quality.gates import check_raw, check_settlements
+from include.quality.normalizing import normalize
 from include.sandbox.client import Sandbox
 from include.settings import Settings
 from include.warehouse.landing import Gap, Landing

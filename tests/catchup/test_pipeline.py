@@ -11,10 +11,10 @@ import pytest
 from msgspec import structs
 from sqlalchemy import Connection, text
 
-from include.catchup.pipeline import normalize
-from include.catchup.sources import Normalize, Source
+from include.catchup.sources import Source
 from include.model import Leg, Outcome, RecordContext, Settlement
 from include.quality.gates import BatchHeld, check_raw, check_settlements
+from include.quality.normalizing import Normalize, normalize
 from include.warehouse.decisions import resolve
 from include.warehouse.publishing import StagedRowsMissing, publish
 from tests.checker import violations

@@ -23,10 +23,10 @@ from sqlalchemy import insert, text
 from sqlalchemy.engine import make_url
 
 from include.catchup.files import import_file
-from include.catchup.pipeline import normalize
 from include.catchup.sources import SOURCES
 from include.local.postgres import Postgres, programs_folder
 from include.quality.gates import check_raw, check_settlements
+from include.quality.normalizing import normalize
 from include.settings import Settings
 from include.warehouse import tables
 from include.warehouse.migrate import migrate

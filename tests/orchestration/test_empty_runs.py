@@ -61,8 +61,8 @@ def test_nothing_heavy_is_inherited_by_every_process(modules: tuple[list[str], l
 
 
 def test_a_task_stores_one_result_and_none_if_it_did_nothing() -> None:
-    from include.catchup.pipeline import Normalized
     from include.orchestration import tasks
+    from include.quality.normalizing import Normalized
 
     assert not tasks.land.multiple_outputs
     assert not tasks.resolve.multiple_outputs

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
-from include.catchup.pipeline import normalize
 from include.catchup.watching import watch
 from include.quality.gates import BatchHeld, check_raw, check_settlements
+from include.quality.normalizing import normalize
 from include.settings import Settings
 from include.warehouse.database import lock_source, transaction
 from include.warehouse.decisions import DecisionRefused, Resolution, resolve

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, text
 
-from include.catchup.pipeline import normalize
 from include.providers.odds88 import Ping, Terms, read_message
 from include.quality.gates import check_raw, check_settlements
+from include.quality.normalizing import normalize
 from include.quality.rules import ROW_RULES
 from include.settings import Settings
 from include.warehouse.publishing import publish

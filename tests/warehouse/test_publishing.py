@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from include.catchup.pipeline import normalize
 from include.quality.gates import check_raw, check_settlements
+from include.quality.normalizing import normalize
 from include.warehouse import publishing
 from include.warehouse.database import lock_source, transaction
 from include.warehouse.decisions import resolve
