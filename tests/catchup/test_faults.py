@@ -22,11 +22,12 @@ import time_machine
 from sqlalchemy import Connection, Engine, text
 
 from include.catchup.log import PageStopped
-from include.catchup.pipeline import land, normalize
+from include.catchup.pipeline import land
 from include.catchup.sources import SOURCES
 from include.providers import ticktock
 from include.providers.errors import Fatal, ProviderError, Retriable
 from include.quality.gates import BatchHeld, check_raw, check_settlements
+from include.quality.normalizing import normalize
 from include.sandbox.addresses import TICKTOCK_KEY
 from include.sandbox.app import FAULTS
 from include.sandbox.client import Sandbox
@@ -42,12 +43,14 @@ from tests.wire_server import answer, wire_server
 SOURCE = SOURCES["ticktock"]
 SETTINGS = Settings(
     read_attempts=1,
-    call_deadline_seconds=1.0,
+    call_deadline_seconds=10.0,
     retry_after_limit_seconds=0.2,
     body_limit_bytes=500_000,
     ticktock_page_limit=20,
     overlap_seconds=600,
 )
+# For calls that are answered too late or never; any other is given time, however busy the machine.
+IMPATIENT = {"call_deadline_seconds": 1.0}
 # What everything but the faulty call may take on a busy machine.
 SLACK_SECONDS = 3.0
 ENTRIES = 100
@@ -114,7 +117,7 @@ def cut(kind: str, says: str = "The connection broke during", **parameters: Any)
 
 
 def slow(kind: str) -> Case:
-    return Case(kind, Retriable, r"No complete answer to .* came within 1 s\.")
+    return Case(kind, Retriable, r"No complete answer to .* came within 1 s\.", settings=IMPATIENT)
 
 
 def unread(kind: str, says: str, **parameters: Any) -> Case:
@@ -544,7 +547,8 @@ def test_a_fault_while_a_gap_is_asked_for_keeps_the_gap_open(
 ) -> None:
     sandbox.configure("ticktock", page_order="newest_first", visible_entries=ENTRIES)
     sandbox.fault("ticktock", kind, call="match_settlements", **parameters)
-    failure = failure_of(lambda: catch_up(warehouse.engine, sandbox.ticktock_url))
+    settings = SETTINGS.model_copy(update=IMPATIENT if kind == "silence" else {})
+    failure = failure_of(lambda: catch_up(warehouse.engine, sandbox.ticktock_url, settings))
     assert sandbox.faults() == []
     assert (type(failure) if failure else None) is error, failure
     [gap] = open_findings(connection, "gap")
