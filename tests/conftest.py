@@ -6,21 +6,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from include.local.postgres import Postgres, remove_cluster
+from include.local.postgres import Postgres
 from include.sandbox.client import Sandbox
 from tests.sandbox.process import running_sandbox
-from tests.warehouses import Warehouse, fresh_warehouse, make_template
+from tests.warehouses import Warehouse, fresh_warehouse, make_template, quick_server
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+def postgres() -> Iterator[Postgres]:
     """A running embedded server."""
-    folder = tmp_path_factory.mktemp("cluster") / "postgres"
-    try:
-        with Postgres(folder) as server:
-            yield server
-    finally:
-        remove_cluster(folder)
+    with quick_server() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

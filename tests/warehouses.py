@@ -1,20 +1,31 @@
-"""Fresh warehouses for tests, copied from one that was migrated once."""
+"""Servers for tests, and fresh warehouses in them, copied from one that was migrated once."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from uuid import uuid4
 
 from sqlalchemy import Engine, text
 
-from include.local.postgres import Cluster
+from include.local.folder import FolderInUse
+from include.local.postgres import Cluster, Postgres, remove_cluster
 from include.warehouse.database import open_engine
 from include.warehouse.migrate import migrate
 from include.warehouse.roles import LOGINS
 
 TEMPLATE = "warehouse_template"
+
+_MEMORY = Path("/dev/shm")
+_MEMORY_BYTES = 6 * 2**30
+_NAME = "settlement-tests-"
+_BEING_MADE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,55 @@ class Warehouse:
     outbox_url: str = field(repr=False)
     owner_engine: Engine
     engine: Engine
+
+
+@contextmanager
+def quick_server() -> Iterator[Postgres]:
+    """A server that need not outlive the machine: every test copies a database of 400 files.
+
+    Its data lies in memory where there is room for it, and is not forced to a disk anywhere.
+    """
+    place = _MEMORY if _is_usable(_MEMORY) else Path(tempfile.gettempdir())
+    _remove_left_behind(place)
+    folder = Path(tempfile.mkdtemp(prefix=_NAME, dir=place))
+    try:
+        with Postgres(folder / "postgres", private_below=place) as server:
+            _spare_the_disk(server)
+            yield server
+    finally:
+        _remove(folder)
+
+
+def _is_usable(memory: Path) -> bool:
+    """Whether there is such a place that has room and lets programs run."""
+    if not os.access(memory, os.W_OK):
+        return False
+    state = os.statvfs(memory)
+    has_room = state.f_bavail * state.f_frsize >= _MEMORY_BYTES
+    return has_room and not state.f_flag & os.ST_NOEXEC
+
+
+def _remove_left_behind(place: Path) -> None:
+    """Remove the servers of tests that were killed."""
+    for folder in place.glob(f"{_NAME}*"):
+        with suppress(FolderInUse, OSError):
+            if time.time() - folder.stat().st_mtime > _BEING_MADE_SECONDS:
+                _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    if (folder / "postgres").exists():
+        remove_cluster(folder / "postgres")
+    shutil.rmtree(folder)
+
+
+def _spare_the_disk(server: Postgres) -> None:
+    engine = open_engine(server.url("postgres"))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for name, value in {"fsync": "off", "max_wal_size": "256MB"}.items():
+            connection.execute(text(f"ALTER SYSTEM SET {name} = '{value}'"))
+        connection.execute(text("SELECT pg_reload_conf()"))
+    engine.dispose()
 
 
 def make_template(cluster: Cluster) -> None:

@@ -112,13 +112,14 @@ class Postgres(Cluster):
 
     As root it runs as the account `postgres`, else `nobody`.  That account often cannot reach
     `folder` or the virtual environment, and the permissions of folders that are not ours are not
-    ours to change: so the data and a copy of the programs then lie in a private folder below
-    /var/tmp, to which the link `<folder>/private` points.  The data outlives a stop, a kill and a
-    change of port; a server that an earlier, killed process left behind is stopped first.
+    ours to change: so the data and a copy of the programs then lie in a private folder in
+    `private_below`, to which the link `<folder>/private` points.  The data outlives a stop, a kill
+    and a change of port; a server that an earlier, killed process left behind is stopped first.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, private_below: Path = Path("/var/tmp")) -> None:
         self._folder = folder.absolute()
+        self._private_below = private_below
         self._supervisor = Supervisor(self._folder / "logs")
         self._lock: IO[str] | None = None
 
@@ -129,7 +130,7 @@ class Postgres(Cluster):
         """
         self._lock = lock_folder(self._folder)
         try:
-            place = _find_place(self._folder)
+            place = _find_place(self._folder, self._private_below)
             passwords = Secrets(place.home / "passwords.json")
             if not (place.data / "PG_VERSION").exists():
                 self._initialize(place, passwords.get(OWNER))
@@ -281,14 +282,14 @@ def free_port(preferred: int = 0) -> int:
         return port
 
 
-def _find_place(folder: Path) -> _Place:
+def _find_place(folder: Path, private_below: Path) -> _Place:
     user = _server_account() if os.geteuid() == 0 else None
     if user is None and _is_usable(folder):
         return _Place(folder, programs_folder(), None)
     link = folder / "private"
     if not link.is_dir():
         link.unlink(missing_ok=True)
-        home = Path(tempfile.mkdtemp(prefix="settlement-pipelines-", dir="/var/tmp"))
+        home = Path(tempfile.mkdtemp(prefix="settlement-pipelines-", dir=private_below))
         link.symlink_to(home)
     home = link.resolve()
     place = _Place(home, _copy_programs(home), user)

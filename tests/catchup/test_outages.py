@@ -13,11 +13,11 @@ from sqlalchemy import text
 
 from include.catchup.sources import SOURCES
 from include.local import postgres as local_postgres
-from include.local.postgres import Postgres, remove_cluster
+from include.local.postgres import Postgres
 from include.sandbox.client import Sandbox
 from tests.killing import Moment, Point, Worker
 from tests.playing import Play
-from tests.warehouses import Warehouse, fresh_warehouse, make_template
+from tests.warehouses import Warehouse, fresh_warehouse, make_template, quick_server
 
 RECORDS = 35
 
@@ -26,15 +26,11 @@ ENDS = {"killed": signal.SIGKILL, "immediate": signal.SIGQUIT, "fast": signal.SI
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+def server() -> Iterator[Postgres]:
     """A server of this module's own: others must not lose theirs."""
-    folder = tmp_path_factory.mktemp("outages") / "postgres"
-    try:
-        with Postgres(folder) as server:
-            make_template(server)
-            yield server
-    finally:
-        remove_cluster(folder)
+    with quick_server() as server:
+        make_template(server)
+        yield server
 
 
 @pytest.fixture
