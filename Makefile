@@ -20,7 +20,7 @@ env: .venv/installed ## print the export lines with which a shell works on that 
 	@exec $(venv) -m include.local env
 
 test: .venv/installed ## everything a change must pass, but for `make check`
-	@exec $(venv) -m pytest --numprocesses 3 --dist loadfile
+	@exec $(venv) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 check: .venv/installed ## format, lint, types
 	$(venv) -m ruff format --check .

@@ -11,6 +11,26 @@ from include.sandbox.client import Sandbox
 from tests.sandbox.process import running_sandbox
 from tests.warehouses import Warehouse, fresh_warehouse, make_template, quick_server
 
+# Files that take a process long: begun first, so that none goes on alone at the end.
+_LONGEST = (
+    "tests/end_to_end/test_scheduler.py",
+    "tests/test_bench.py",
+    "tests/test_compose.py",
+    "tests/catchup/test_kills.py",
+    "tests/payouts/test_kills.py",
+    "tests/catchup/test_overlapping_runs.py",
+    "tests/payouts/test_sending.py",
+    "tests/catchup/test_faults.py",
+    "tests/catchup/test_outages.py",
+    "tests/test_checker.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest first, in their own order."""
+    places = {file: place for place, file in enumerate(_LONGEST)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
+
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
