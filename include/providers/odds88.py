@@ -30,15 +30,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from enum import IntEnum
+from functools import lru_cache
 from hashlib import sha256
-from typing import Annotated, Any, Literal, get_args
+from itertools import chain
+from typing import Annotated, Any, Literal, Self, get_args
 
 import msgspec
 
 from include.model import Leg, Outcome, Record, RecordContext, SettledAtBasis, Settlement, Status
 from include.providers.errors import Fatal, RecordRejected
 from include.providers.http import KEPT, Account, Client
-from include.providers.moments import AwareTime, in_utc, readable_time
+from include.providers.moments import AwareTime, in_utc, readable_time, sortable
 from include.providers.streams import Socket, open_socket
 from include.settings import Settings
 
@@ -62,6 +64,8 @@ _UNKNOWN_FIELDS_SHOWN = 20
 _LEGS_LIMIT = 1000
 # Digits of the largest int32.
 _VERSION_DIGITS = 10
+# Longer ones are not remembered: a text may be as long as a message.
+_USUAL_NUMBER_LENGTH = 32
 # No currency has more digits behind the point, and no amount as many before it.
 _DIGITS_BEHIND_POINT = 30
 _DIGITS_BEFORE_POINT = 20
@@ -77,9 +81,24 @@ _EXACT = Context(prec=120, traps=[Inexact, InvalidOperation])
 
 
 class Number(Decimal):
-    """A number of any kind, exactly as it was written; never a text, never NaN or an infinity."""
+    """A number of any kind, exactly as it was written; never a text, never NaN or an infinity.
 
-    __slots__ = ()
+    `exact` is the same as an amount or odds, None if it is of a size that neither can have.
+    """
+
+    __slots__ = ("exact",)
+    exact: Decimal | None
+
+    def __new__(cls, written: str | int | Decimal) -> Self:
+        """Any number that can be written; ArithmeticError for one that Decimal cannot hold."""
+        number = super().__new__(cls, written)
+        try:
+            # Of nothing there is but one kind: neither -0 nor 0.000.
+            number.exact = _EXACT.plus(number) if number else Decimal(0)
+            _BOUNDED.quantize(number, _FINEST)
+        except (Inexact, InvalidOperation):
+            number.exact = None
+        return number
 
 
 class Result(IntEnum):
@@ -489,9 +508,17 @@ def _number(kind: type, value: object) -> Number:
     raise ValueError(f"Expected a number, got `{type(value).__name__}`")
 
 
+def _read_number(written: str) -> Number:
+    return _usual_number(written) if len(written) <= _USUAL_NUMBER_LENGTH else Number(written)
+
+
+# Odds, factors and rates repeat: reading one anew takes five times as long.
+_usual_number = lru_cache(maxsize=4096)(Number)
+
+
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
 _DATA = msgspec.json.Decoder(_Data)
-_BET = msgspec.json.Decoder(Bet, dec_hook=_number, float_hook=Number)
+_BET = msgspec.json.Decoder(Bet, dec_hook=_number, float_hook=_read_number)
 _ANYTHING = msgspec.json.Decoder(float_hook=Decimal)
 # Whatever msgspec raises on bytes that it does not accept.
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ArithmeticError)
@@ -507,8 +534,7 @@ def _read_documented_message(body: bytes) -> Message:
     if not _is_storable(bet.bet_id):
         return _read_deviating_message(body)
     digest = sha256(text).digest()
-    # The same text standing elsewhere too would be the same evidence.
-    record = Record(bet.bet_id, body.index(text), len(text))
+    record = Record(bet.bet_id, _place_of(text, body), len(text))
     return Message(body, PageEntry(record, bet.bet_id, in_utc(bet.settlement_time), digest))
 
 
@@ -528,6 +554,13 @@ def _read_deviating_message(body: bytes) -> Message:
     return Message(body, _deviating_entry(body, value), _few(unknown))
 
 
+def _place_of(text: bytes, body: bytes) -> int:
+    """Where it stands; the same text standing elsewhere too would be the same evidence."""
+    # Nearly always it is what begins there: looking for the whole of it takes ten times as long.
+    place = body.find(text[:64])
+    return place if body.startswith(text, place) else body.index(text)
+
+
 def _deviating_entry(body: bytes, value: object) -> PageEntry:
     text = bytes(_DATA.decode(body).data)
     digest = sha256(text)
@@ -536,7 +569,7 @@ def _deviating_entry(body: bytes, value: object) -> PageEntry:
     if not _is_usable_id(bet_id):
         bet_id = None
     return PageEntry(
-        Record(bet_id or f"sha256:{digest.hexdigest()}", body.index(text), len(text)),
+        Record(bet_id or f"sha256:{digest.hexdigest()}", _place_of(text, body), len(text)),
         bet_id,
         readable_time(fields.get("settlementTime")),
         digest.digest(),
@@ -624,9 +657,17 @@ def normalize(record: bytes, context: RecordContext, terms: Terms = UNDECIDED) -
 def read_bet(record: bytes) -> Bet:
     """A bet's exact text, typed; what the document does not name is left out.
 
-    Raises `RecordRejected`, saying where, for what the document does not allow and for what is
-    missing and decides.
+    Raises `RecordRejected`, saying where, for what the document does not allow, for what is missing
+    and decides, and for texts that cannot be stored.
     """
+    bet = _read_bet(record)
+    if b"\\" in record:
+        # Only an escape writes a null character.
+        _check_texts(bet)
+    return bet
+
+
+def _read_bet(record: bytes) -> Bet:
     try:
         return _BET.decode(record)
     except _UNREADABLE:
@@ -643,7 +684,6 @@ def read_bet(record: bytes) -> Bet:
 
 def settle(bet: Bet, terms: Terms) -> Settlement:
     """A bet as a settlement; raises `RecordRejected`, never guesses."""
-    _check_texts(bet)
     settled_at = _told_at(bet.settlement_time, "settlementTime")
     status, outcome = _status(bet), _OUTCOMES[bet.bet_settlement]
     payout, refund = _returned(bet, status, terms)
@@ -683,9 +723,8 @@ def order_of(settled_at: datetime, version: int | None) -> str:
 
     Without any version it comes before all that have one.
     """
-    moment = settled_at.astimezone(UTC).replace(tzinfo=None)
     written = "" if version is None else str(version).zfill(_VERSION_DIGITS)
-    return f"t{moment.isoformat(timespec='microseconds')}|{written}"
+    return f"t{sortable(settled_at)}|{written}"
 
 
 def stake_of(amount: Amount) -> Decimal:
@@ -773,22 +812,18 @@ def _digits(amount: Amount) -> int:
 
 def _exact(number: Number, name: str) -> Decimal:
     """The number as it is, if it is of a size that amounts and odds can have."""
-    if not number:
-        return Decimal(0)
-    try:
-        number.quantize(_FINEST, context=_BOUNDED)
-    except (Inexact, InvalidOperation):
-        raise RecordRejected("number_unusable", f"`{name}` is {_shown(str(number))}") from None
-    return _EXACT.plus(number)
+    if number.exact is None:
+        raise RecordRejected("number_unusable", f"`{name}` is {_shown(str(number))}")
+    return number.exact
 
 
 def _exact_or_none(number: Number | None, name: str) -> Decimal | None:
-    return None if number is None else _exact(number, name)
+    return None if number is None else number.exact or _exact(number, name)
 
 
 def _highest_version(bet: Bet) -> int | None:
-    settlements = (selection.settlement for selection in bet.selections or ())
-    return max((one.settlement_version for one in settlements if one is not None), default=None)
+    settlements = [selection.settlement for selection in bet.selections or ()]
+    return max([told.settlement_version for told in settlements if told], default=None)
 
 
 def _is_resettlement(selections: Sequence[Selection], terms: Terms) -> bool:
@@ -835,13 +870,13 @@ def _leg(number: int, selection: Selection) -> Leg:
         competition_id=_id(selection.competition_id),
         country_id=_id(selection.country_id),
         sport_id=_id(selection.sport_id),
-        event_name=_storable(event.name, "selections[].event.name"),
+        event_name=event.name,
         event_starts_at=_told_at_or_none(event.start_time, "selections[].event.startTime"),
         is_live=event.is_live,
         market_type_id=_id(market.type),
-        market_name=_storable(market.name, "selections[].market.name"),
-        market_properties=_all_storable(market.properties, "selections[].market.properties"),
-        parameters=_all_storable(selection.parameters, "selections[].parameters"),
+        market_name=market.name,
+        market_properties=market.properties,
+        parameters=selection.parameters,
         win_price=_exact_or_none(each_way.win, "selections[].eachWayPrice.win"),
         place_price=_exact_or_none(each_way.place, "selections[].eachWayPrice.place"),
         dead_heat_factor=_exact_or_none(selection.dead_heat_factor, "selections[].deadHeatFactor"),
@@ -870,10 +905,8 @@ def _part(leg_number: int, part_number: int, item: BuilderItem) -> Leg:
         settled_at=_leg_settled_at(told),
         settlement_version=told.settlement_version if told else None,
         market_type_id=_id(market.type),
-        market_name=_storable(market.name, "selections[].betBuilderItems[].market.name"),
-        market_properties=_all_storable(
-            market.properties, "selections[].betBuilderItems[].market.properties"
-        ),
+        market_name=market.name,
+        market_properties=market.properties,
     )
 
 
@@ -893,25 +926,36 @@ def _told_at(moment: datetime, name: str) -> datetime:
 
 
 def _told_at_or_none(moment: datetime | None, name: str) -> datetime | None:
-    return None if moment is None else _told_at(moment, name)
-
-
-def _storable(text: str | None, name: str) -> str | None:
-    if text is not None and not _is_storable(text):
-        raise RecordRejected("text_unstorable", f"`{name}` holds a null character")
-    return text
-
-
-def _all_storable(texts: dict[str, str] | None, name: str) -> dict[str, str] | None:
-    for key, value in (texts or {}).items():
-        _storable(key, name)
-        _storable(value, name)
-    return texts
+    return moment if moment is None or moment.tzinfo is UTC else _told_at(moment, name)
 
 
 def _check_texts(bet: Bet) -> None:
-    _storable(bet.bet_id, "betId")
-    _storable(bet.amount.currency if bet.amount else None, "amount.currency")
+    _check_text(bet.bet_id, "betId")
+    if bet.amount:
+        _check_text(bet.amount.currency, "amount.currency")
+    for selection in bet.selections or ():
+        if selection.event:
+            _check_text(selection.event.name, "selections[].event.name")
+        _check_market(selection.market, "selections[].market")
+        _check_all(selection.parameters, "selections[].parameters")
+        for item in selection.bet_builder_items or ():
+            _check_market(item.market, "selections[].betBuilderItems[].market")
+
+
+def _check_market(market: Market | None, name: str) -> None:
+    if market:
+        _check_text(market.name, f"{name}.name")
+        _check_all(market.properties, f"{name}.properties")
+
+
+def _check_all(texts: dict[str, str] | None, name: str) -> None:
+    for text in chain.from_iterable((texts or {}).items()):
+        _check_text(text, name)
+
+
+def _check_text(text: str | None, name: str) -> None:
+    if text is not None and not _is_storable(text):
+        raise RecordRejected("text_unstorable", f"`{name}` holds a null character")
 
 
 def _rejection(error: msgspec.ValidationError) -> RecordRejected:

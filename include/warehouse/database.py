@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from io import BytesIO
 from itertools import chain, islice
 from types import NoneType
 from typing import Any, Literal
@@ -24,9 +25,9 @@ from sqlalchemy import (
     create_engine,
     text,
 )
-from sqlalchemy.dialects.postgresql import BYTEA, TIMESTAMP
+from sqlalchemy.dialects.postgresql import BYTEA, JSONB, TIMESTAMP
 
-Role = Literal["loader", "resolver", "wallet_writer", "importer", "sender"]
+Role = Literal["loader", "resolver", "wallet_writer", "importer", "sender", "crediter"]
 
 # A worker that is frozen, or whose machine has vanished, must not hold a source's lock for ever:
 # the server ends its transaction, and what it had not committed is the next run's.
@@ -41,10 +42,6 @@ _OPTIONS = " ".join(
     }.items()
 )
 _COPY_ROWS = 1000
-_NULL = "\\N"
-_WRITTEN_AS_THEY_ARE = {bool, int, Decimal, date, datetime}
-_SPECIAL = re.compile(r"[\\\t\n\r]")
-_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
 def open_engine(url: str) -> Engine:
@@ -108,7 +105,30 @@ def copy_rows(
     Rows are drawn while the server takes in those before, so both work at once; `connection` must
     not be used by what draws them.  What that raises is raised here, and nothing was copied.
     """
-    _copy(connection, table, columns, _encoded(rows), "text")
+    copy_encoded(connection, table, columns, encode_rows(table, columns, rows))
+
+
+def encode_rows(
+    table: Table, columns: Sequence[str], rows: Iterable[Sequence[Any]]
+) -> Iterator[bytes]:
+    """`rows` as `copy_encoded` takes them, a piece for every thousand; TypeError for a value that
+    has no exact text.
+    """
+    writers = [
+        (place, _WRITERS[kind])
+        for place, name in enumerate(columns)
+        if (kind := type(table.c[name].type)) in _WRITERS
+    ]
+    remaining = iter(rows)
+    while several := list(islice(remaining, _COPY_ROWS)):
+        yield _encode(several, writers)
+
+
+def copy_encoded(
+    connection: Connection, table: Table, columns: Sequence[str], pieces: Iterable[bytes]
+) -> None:
+    """COPY into `table` what `encode_rows` has made of rows with these columns."""
+    _copy(connection, table, columns, iter(pieces), _CSV)
 
 
 def copy_binary(
@@ -116,8 +136,20 @@ def copy_binary(
 ) -> None:
     """The same for a few rows that hold large bytes, which the text format would double."""
     packers = [_PACKERS[type(table.c[name].type)] for name in columns]
-    pieces = (_pack_row(packers, row) for row in rows)
-    _copy(connection, table, columns, chain([_BINARY_HEADER], pieces, [_BINARY_END]), "binary")
+    packed = (_pack_row(packers, row) for row in rows)
+    pieces = chain([_BINARY_HEADER], packed, [_BINARY_END])
+    _copy(connection, table, columns, pieces, "FORMAT binary")
+
+
+def copy_out(connection: Connection, query: str) -> memoryview:
+    """The rows of `query` in COPY's binary format, without its header and its end.
+
+    Several times as quick as fetching them, above all large bytes, which come as they are.
+    """
+    with closing(connection.connection.cursor()) as cursor:
+        rows = BytesIO()
+        cursor.copy_expert(f"COPY ({query}) TO STDOUT WITH (FORMAT binary)", rows)
+    return rows.getbuffer()[len(_BINARY_HEADER) : -len(_BINARY_END)]
 
 
 def array_literal(texts: Iterable[str | None]) -> str:
@@ -136,11 +168,11 @@ def _copy(
     connection: Connection,
     table: Table,
     columns: Sequence[str],
-    pieces: Iterator[str] | Iterator[bytes],
-    format_name: Literal["text", "binary"],
+    pieces: Iterator[bytes],
+    options: str,
 ) -> None:
     names = ", ".join(f'"{name}"' for name in columns)
-    statement = f"COPY {table.fullname} ({names}) FROM STDIN WITH (FORMAT {format_name})"
+    statement = f"COPY {table.fullname} ({names}) FROM STDIN WITH ({options})"
     source = _CopySource(pieces)
     with closing(connection.connection.cursor()) as cursor:
         try:
@@ -154,11 +186,11 @@ def _copy(
 class _CopySource:
     """The file that COPY reads: each `read` gives the next piece, at the end an empty one."""
 
-    def __init__(self, pieces: Iterator[str] | Iterator[bytes]) -> None:
+    def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
         self.error: BaseException | None = None
 
-    def read(self, _size: int) -> str | bytes:
+    def read(self, _size: int) -> bytes:
         try:
             return next(self._pieces, b"")
         except BaseException as error:
@@ -167,40 +199,51 @@ class _CopySource:
             raise
 
 
-# Column by column: what holds for a whole column is found out once, not for each value.
+# COPY's CSV, written by msgspec: a row is an array of JSON without its brackets.
+
+_CSV = r"FORMAT csv, NULL 'null', ESCAPE E'\\'"
+_JSON = msgspec.json.Encoder()
+_WRITTEN_AS_THEY_ARE = (NoneType, bool, int, str, Decimal, date, datetime)
+_WRITERS: dict[type, Callable[[Any], str]] = {
+    BYTEA: lambda value: f"\\x{value.hex()}",
+    JSONB: lambda value: _JSON.encode(value).decode(),
+}
+# CSV escapes a quotation mark and the escape itself; all else stands for itself.
+_ESCAPED_CONTROL = re.compile(rb"\\[bfnrtu]")
+_ESCAPED = re.compile(rb"\\(?:u00(..)|(.))")
+_CONTROLS = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
+
+_Writers = Sequence[tuple[int, Callable[[Any], str]]]
 
 
-def _encoded(rows: Iterable[Sequence[Any]]) -> Iterator[str]:
-    remaining = iter(rows)
-    while several := list(islice(remaining, _COPY_ROWS)):
-        yield _encode_rows(several)
+def _encode(rows: Sequence[Sequence[Any]], writers: _Writers) -> bytes:
+    if writers:
+        rows = [_with_texts(row, writers) for row in rows]
+    _check_kinds(rows)
+    lines = _JSON.encode_lines(rows)
+    # JSON has no line break within a text.
+    written = lines[1:-2].replace(b"]\n[", b"\n") + b"\n"
+    return _ESCAPED.sub(_unescaped, written) if _ESCAPED_CONTROL.search(written) else written
 
 
-def _encode_rows(rows: list[Sequence[Any]]) -> str:
-    columns = [_encode_column(values) for values in zip(*rows, strict=True)]
-    return "\n".join(map("\t".join, zip(*columns, strict=True))) + "\n"
+def _with_texts(row: Sequence[Any], writers: _Writers) -> list[Any]:
+    values = list(row)
+    for place, write in writers:
+        if values[place] is not None:
+            values[place] = write(values[place])
+    return values
 
 
-def _encode_column(values: Sequence[Any]) -> Iterable[str]:
-    kinds = set(map(type, values))
-    if kinds == {NoneType}:
-        return [_NULL] * len(values)
-    if NoneType in kinds:
-        encoded = iter(_encode_column([value for value in values if value is not None]))
-        return [_NULL if value is None else next(encoded) for value in values]
-    if all(issubclass(kind, str) for kind in kinds):
-        is_plain = _SPECIAL.search("".join(values)) is None
-        return values if is_plain else [value.translate(_ESCAPES) for value in values]
-    if kinds == {bytes}:
-        return ["\\\\x" + value.hex() for value in values]
-    if kinds == {dict}:
-        return [msgspec.json.encode(value).decode().translate(_ESCAPES) for value in values]
-    if kinds == {datetime} and {value.tzinfo for value in values} == {UTC}:
-        # Some eight times as fast as asking each time for its text.
-        return msgspec.json.encode(values).decode()[2:-2].split('","')
-    if not kinds <= _WRITTEN_AS_THEY_ARE:
-        raise TypeError(f"COPY has no text for a column of {sorted(map(str, kinds))}.")
-    return map(str, values)
+def _check_kinds(rows: Iterable[Sequence[Any]]) -> None:
+    """msgspec would also write what is not exact, or not as Postgres reads it."""
+    for kind in set(map(type, chain.from_iterable(rows))):
+        if not issubclass(kind, _WRITTEN_AS_THEY_ARE):
+            raise TypeError(f"COPY has no text for a {kind.__name__}.")
+
+
+def _unescaped(escape: re.Match[bytes]) -> bytes:
+    code, letter = escape.groups()
+    return bytes.fromhex(code.decode()) if code else _CONTROLS.get(letter, escape[0])
 
 
 # COPY's binary format: each value behind its length, whole numbers and times as the server keeps
@@ -225,6 +268,11 @@ _PACKERS: dict[type, Callable[[Any], bytes]] = {
     BigInteger: lambda value: struct.pack("!iq", 8, value),
     TIMESTAMP: lambda value: struct.pack("!iq", 8, (value - _EPOCH) // _MICROSECOND),
 }
+
+
+def as_moment(microseconds: int) -> datetime:
+    """A time (UTC) from what the binary format has of it."""
+    return _EPOCH + microseconds * _MICROSECOND
 
 
 def _pack_row(packers: Sequence[Callable[[Any], bytes]], row: Sequence[Any]) -> bytes:

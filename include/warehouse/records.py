@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from struct import Struct
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, text
+
+from include.warehouse.database import as_moment, copy_out
 
 _OWN_RECORDS = """
 SELECT record_id, page_id, byte_start, byte_length
@@ -33,7 +36,9 @@ WHERE origin.replay_batch_id = :batch_id
 ORDER BY record.record_id
 """
 
-_PAGES = "SELECT page_id, body, received_at FROM raw.page WHERE page_id = ANY(:page_ids)"
+_PAGES = "SELECT page_id, received_at, body FROM raw.page WHERE page_id IN ({page_ids})"
+# Three values, each behind its length; the body follows.
+_PAGE_HEAD = Struct("!h iq iq i")
 
 
 class StoredRecord(NamedTuple):
@@ -81,5 +86,10 @@ def _pages(
     connection: Connection, page_ids: set[int]
 ) -> Mapping[int, tuple[memoryview, datetime] | tuple[None, None]]:
     """The bytes of each page and when it arrived; a page whose month was detached is not there."""
-    found = connection.execute(text(_PAGES), {"page_ids": sorted(page_ids)})
-    return {page_id: (memoryview(body), received_at) for page_id, body, received_at in found}
+    rows = copy_out(connection, _PAGES.format(page_ids=", ".join(map(str, sorted(page_ids)))))
+    found: dict[int, tuple[memoryview, datetime]] = {}
+    while rows:
+        _, _, page_id, _, received_at, length = _PAGE_HEAD.unpack_from(rows)
+        body, rows = rows[_PAGE_HEAD.size :][:length], rows[_PAGE_HEAD.size + length :]
+        found[page_id] = body, as_moment(received_at)
+    return found

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import asdict
 from pydantic import ValidationError
@@ -58,6 +58,8 @@ FOLDER = Path(__file__).parent / "odds88"
 GOLDEN = sorted(path.parent for path in FOLDER.glob("*/payload.json"))
 MAJOR = Terms(payout_unit="major", payout_contains_refund=True)
 MINOR = Terms(payout_unit="minor", payout_contains_refund=True)
+# Messages are large: a busy machine may take long to make one.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 RULES = {
     "currency_missing", "id_unusable", "missing_field", "number_unusable",
     "partial_refund_undecided", "payout_unit_undecided", "text_unstorable", "time_unreadable",
@@ -282,6 +284,15 @@ def test_a_number_keeps_every_digit(written: str) -> None:
     assert type(settlement.payout) is Decimal
     leg = text_of().replace(b'"price": 1.85', f'"price": {written}'.encode())
     assert normalize(leg, CONTEXT, MAJOR).legs[0].price == Decimal(written)
+
+
+def test_a_number_is_told_as_it_was_written_however_it_was_written_before() -> None:
+    long = "1." + "0" * 29
+    for written in ("1.5", "1.50", "15e-1", "1.5", long):
+        leg = text_of().replace(b'"price": 1.85', f'"price": {written}'.encode())
+        assert str(normalize(leg, CONTEXT, MAJOR).legs[0].price) == str(Decimal(written))
+    nothing = text_of().replace(b'"price": 1.85', b'"price": -0.00')
+    assert str(normalize(nothing, CONTEXT, MAJOR).legs[0].price) == "0"
 
 
 def paths_in(name: str, steps: tuple[str | int, ...] = ()) -> Iterator[tuple[Any, Any]]:
@@ -929,6 +940,7 @@ def test_every_column_of_a_leg_is_read_twice() -> None:
     assert set(Leg.__struct_fields__) == LEG_VALUES
 
 
+@unhurried
 @given(messages, decided_terms)
 @example(
     {"data": BET | {"settlementTime": "2026-05-10T18:32:14Z", "payout": 1e16}, "pingId": ""}, MINOR
@@ -967,6 +979,7 @@ def test_a_message_of_the_schema_becomes_what_it_says_or_is_rejected(
     assert as_fraction(settlement.refund) == reading.refund
 
 
+@unhurried
 @given(messages, st.sampled_from(list(PATHS)), json_values, decided_terms)
 def test_a_spoiled_message_is_normalized_or_rejected_and_raises_nothing_else(
     message: dict[str, Any], path: tuple[Any, ...], value: Any, terms: Terms
@@ -992,6 +1005,7 @@ def test_a_damaged_message_is_normalized_or_rejected_and_raises_nothing_else(
         assert isinstance(result, Settlement) or result in RULES
 
 
+@unhurried
 @given(
     st.lists(messages.map(lambda message: json.dumps(message).encode()) | st.binary(), max_size=4)
 )
