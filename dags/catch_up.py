@@ -12,6 +12,7 @@ from include.orchestration.tasks import (
     check_settlements,
     land,
     land_time_limit,
+    listen_beside,
     normalize,
     publish,
 )
@@ -34,3 +35,4 @@ for source in SOURCES.values():
             >> check_settlements(source.name)
             >> publish(source.name)
         )
+        listen_beside(source)

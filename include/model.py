@@ -122,6 +122,7 @@ class Settlement(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     event_id: str | None = None
     market_id: str | None = None
     selection_id: str | None = None
+    position_id: str | None = None
     currency: str | None = None
     stake: Decimal | None = None
     payout: Decimal | None = None

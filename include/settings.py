@@ -13,6 +13,9 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+_CREDIT_PREFIX = "prediction_wallet_"
+_CREDIT_TEMPLATE = r"^([^{}]|\{(market_id|settlement_id|position_id|outcome_id)\})+$"
+
 
 class Settings(BaseSettings):
     """The tunables.  Durations are seconds, sizes bytes, unless the name says otherwise."""
@@ -259,6 +262,69 @@ class Settings(BaseSettings):
         max_length=128,
         description="The operatorId that the prediction engine's settlements must carry; unset: every market is held back.",
     )
+    prediction_wallet_session_id: str | None = Field(
+        None,
+        max_length=200,
+        pattern=_CREDIT_TEMPLATE,
+        description="sessionId under which the wallet is told of a credit, with {market_id}, {settlement_id}, {position_id} or {outcome_id} in it where these belong. This and the next three go together; unset: credits are owed, and the operator pays them with its own wallet.",
+    )
+    prediction_wallet_round_id: str | None = Field(
+        None,
+        max_length=200,
+        pattern=_CREDIT_TEMPLATE,
+        description="The same for roundId: {market_id}",
+    )
+    prediction_wallet_game_id: str | None = Field(
+        None, max_length=200, pattern=_CREDIT_TEMPLATE, description="The same for gameId."
+    )
+    prediction_wallet_ref_transaction_id: str | None = Field(
+        None,
+        max_length=200,
+        pattern=_CREDIT_TEMPLATE,
+        description="The same for refTransactionId: {position_id}",
+    )
+    prediction_default_currency: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9]{2,12}$",
+        description="Currency of markets that were entered without one; the prediction engine documents USD as its own default. Unset: such markets are held back.",
+    )
+    prediction_settle_attempts: int = Field(
+        3,
+        ge=1,
+        description="How often a market is ordered to be settled, if the prediction engine shows nothing of it, before a person is asked.",
+    )
+    prediction_retry_attempts: int = Field(
+        3, ge=0, description="How often the failed positions of a market are retried …"
+    )
+    prediction_retry_delay_seconds: float = Field(
+        300.0, ge=0, description="… and how long after the first time, doubled each time."
+    )
+    prediction_look_seconds: float = Field(
+        30.0,
+        ge=0,
+        description="How long after one look at a market whose positions are under way comes the next.",
+    )
+    prediction_stuck_seconds: float = Field(
+        3600.0,
+        gt=0,
+        description="A market under way of which nothing has changed for this long, or that could not be read for this long, is stuck: a finding.",
+    )
+    prediction_relook_days: float = Field(
+        7.0,
+        ge=0,
+        description="How long a settled market is looked at again, once a day, for what the prediction engine corrects later.",
+    )
+    prediction_unconfirmed_days: float = Field(
+        7.0,
+        gt=0,
+        description="A market in the queue that is not known to be resolved after this long is a finding.",
+    )
+    prediction_events_warning_hours: float = Field(
+        18.0,
+        gt=0,
+        lt=24,
+        description="Hours since the prediction engine's events were last read to their end after which a finding warns that some will be lost: it keeps no more than 24.",
+    )
 
     tote_authorization: Literal["Api-Key", "Bearer"] = Field(
         "Api-Key",
@@ -274,9 +340,62 @@ class Settings(BaseSettings):
         pattern=r"^(/[A-Za-z0-9._~-]+)*$",
         description="Where below its base address tote's socket is.",
     )
+    tote_subprotocols: tuple[Literal["graphql-transport-ws", "graphql-ws"], ...] = Field(
+        ("graphql-transport-ws", "graphql-ws"),
+        description='What tote\'s socket is asked to speak, as JSON, the first to prefer; [] asks for plain JSON: ["graphql-ws"].',
+    )
+    tote_listen_seconds: float = Field(
+        240.0,
+        gt=0,
+        le=3600,
+        description="How long one session at tote's socket lasts, waiting and connecting included; longer than the schedule's 5 minutes it would hold up the next run.",
+    )
+    tote_listen_messages: int = Field(
+        100_000, ge=1, description="Most messages that one session at tote's socket hears."
+    )
+    tote_hint_confirm_minutes: float = Field(
+        30.0,
+        gt=0,
+        description="Minutes within which GraphQL has to show what tote's socket hinted at; later it is a finding.",
+    )
     tote_total_checked: bool = Field(
         True,
         description="Bets of tote are held back if `totalAmount` is not the sum of `returnAmount`, `refundAmount` and `enhancementAmount`.",
+    )
+
+    tote_page_limit: int = Field(
+        250, ge=1, le=250, description="Bets asked for per page of tote's list."
+    )
+    tote_first_since_hours: float = Field(
+        24.0,
+        gt=0,
+        le=24 * 3650,
+        description="How far back tote's bets are listed in the very first run: bets that were made before have to be entered into the register.",
+    )
+    tote_listing_overlap_seconds: float = Field(
+        900.0,
+        ge=0,
+        le=24 * 3600,
+        description="How far before its position tote's list of bets begins again: how late a bet may become visible in it.",
+    )
+    tote_listing_lag_seconds: float = Field(
+        60.0,
+        ge=0,
+        description="How far behind the present tote's list of bets ends: what is younger is listed in the next run.",
+    )
+    tote_ask_seconds_min: float = Field(
+        300.0,
+        ge=1,
+        description="Shortest time after which a bet of tote is asked for again; it grows with the bet's age, or with the time since its last change …",
+    )
+    tote_ask_seconds_max: float = Field(21_600.0, ge=1, description="… to this at most.")
+    tote_settled_days: float = Field(
+        7.0,
+        ge=0,
+        description="How long a bet of tote that is settled, refunded or was not taken is still asked for after its last change.",
+    )
+    tote_open_days: float = Field(
+        30.0, gt=0, description="A bet of tote that is open for longer than this is a finding."
     )
 
     @model_validator(mode="after")
@@ -285,6 +404,17 @@ class Settings(BaseSettings):
             raise ValueError(
                 "SETTLEMENTS_ODDS88_RATE_BASE_CURRENCY and SETTLEMENTS_ODDS88_RATE_DIRECTION go "
                 "together: set both, or neither"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _credits_are_told_whole(self) -> Self:
+        templates = {name for name in type(self).model_fields if name.startswith(_CREDIT_PREFIX)}
+        missing = [name for name in sorted(templates) if getattr(self, name) is None]
+        if missing and len(missing) < len(templates):
+            raise ValueError(
+                "The wallet is told of credits by all of SETTLEMENTS_PREDICTION_WALLET_… or by "
+                f"none: set {', '.join(f'SETTLEMENTS_{name.upper()}' for name in missing)} as well"
             )
         return self
 

@@ -8,14 +8,17 @@ are made from them anew, and compared.
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from hashlib import sha256
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
+from include.catchup.poll import Poll, place_of_listing
 from include.catchup.position import Position, place_of
 from include.catchup.sources import Source
 from include.catchup.stream import Stream
@@ -24,6 +27,7 @@ from include.providers.errors import PageUndecodable
 from include.providers.odds88 import BrokenMessage, PageEntry
 from include.settings import Settings
 from include.warehouse.tables import CANONICAL_COLUMNS, LEG_COLUMNS, SETTLEMENT_COLUMNS
+from tests.hint_checker import hint_violations
 
 _MADE_COLUMNS = [name for name in SETTLEMENT_COLUMNS if name != "source"]
 # What a version is to its neighbours may change when one of them arrives; nothing else ever does.
@@ -79,7 +83,10 @@ def violations(
         *_core_is_what_raw_says(connection, raw, source, settings or Settings()),
         *_totals_are_what_core_says(connection, source),
         *secrets_are_nowhere(connection, secrets),
+        *hint_violations(connection),
     ]
+    if isinstance(source.acquire, Poll):
+        found += _no_bet_is_forgotten(connection, raw, source.acquire)
     if provider_keys is not None:
         found += _nothing_is_lost(raw, provider_keys)
     return found
@@ -109,8 +116,9 @@ class Watch:
 
         `shown` are the keys of all records that the provider shows, oldest first, none of which
         became visible late; of a stream, the texts of its messages, and `attempts` those to connect
-        to it that the provider saw.  If `is_left_alone`, a run that nobody disturbed has just ended
-        well: then nothing may be missing or unfinished.
+        to it that the provider saw; of bets that are asked for, how each stands, as JSON.  If
+        `is_left_alone`, a run that nobody disturbed has just ended well: then nothing may be
+        missing or unfinished.
         """
         found = violations(connection, self.source, None, self.secrets, self.settings)
         if isinstance(self.source.acquire, Stream):
@@ -121,6 +129,8 @@ class Watch:
             found += _nothing_is_unfinished(connection, self.source)
             if isinstance(self.source.acquire, Stream):
                 found += _everything_told_is_there(connection, self.source.acquire, shown)
+            elif isinstance(self.source.acquire, Poll):
+                found += _every_bet_is_followed(connection, shown)
             elif self._position[1] < len(shown) - 1:
                 found.append(f"the cursor stops at place {self._position[1]} of {len(shown)}")
         return found
@@ -135,9 +145,9 @@ class Watch:
         revision, place = (0, -1)
         if cursor is not None:
             revision, place = cursor.revision, self._place(cursor.position, shown)
-        if not isinstance(self.source.acquire, Stream):
+        if not isinstance(self.source.acquire, Stream | Poll):
             yield from _nothing_is_passed(connection, self.source, shown, place)
-        elif cursor is not None:
+        elif isinstance(self.source.acquire, Stream) and cursor is not None:
             yield from _nothing_told_is_passed(
                 connection, self.source.acquire, shown, Position.from_json(cursor.position)
             )
@@ -152,6 +162,8 @@ class Watch:
         """A number that grows with the position: the place of its entry, or a time in seconds."""
         if isinstance(self.source.acquire, Stream):
             return int(place_of(position) or -1)
+        if isinstance(self.source.acquire, Poll):
+            return int(place_of_listing(position) or -1)
         since_id = position.get("since_id")
         return shown.index(since_id) if since_id else -1
 
@@ -228,6 +240,48 @@ def _missing(connection: Connection, told: Iterable[PageEntry | BrokenMessage]) 
     return [one.record.record_key for one in told if one.content_sha256.hex() not in landed]
 
 
+def _no_bet_is_forgotten(connection: Connection, raw: Raw, poll: Poll) -> Iterator[str]:
+    """Every bet that was told is in the register, and open there unless its last text is final."""
+    bets = {row.tote_id: row for row in connection.execute(text("SELECT * FROM tote.bet"))}
+    # Other keys have a sign in them that no id has.
+    last: dict[str, Stored] = {}
+    for one in raw.records:
+        if not one.record_key.isalnum() or one.context is None:
+            continue
+        before = last.get(one.record_key)
+        if before is None or _seen_at(before) <= _seen_at(one):
+            if before and before.payload == one.payload:
+                yield f"bet {one.record_key} is landed twice in a row with the same text"
+            last[one.record_key] = one
+    if unknown := last.keys() - bets.keys():
+        yield f"{len(unknown)} bets are in raw but not in the register, such as {min(unknown)}"
+    for tote_id, row in bets.items():
+        if tote_id not in last and row.absent_since is not None:
+            # Nobody knows it, and a person may give it up.
+            continue
+        told = poll.standing(last[tote_id].payload) if tote_id in last else None
+        if row.state != "open" and not (told and told.is_final):
+            yield f"bet {tote_id} is {row.state} in the register, but was told otherwise"
+
+
+def _every_bet_is_followed(connection: Connection, shown: Sequence[str]) -> Iterator[str]:
+    """Every bet is in the register, none is due, and those that are open there are just so."""
+    bets = {row.tote_id: row for row in connection.execute(text("SELECT * FROM tote.bet"))}
+    due = connection.scalar(text("SELECT count(*) FROM tote.bet WHERE next_ask_at <= now()"))
+    if due:
+        yield f"{due} bets are still due after a whole run"
+    for bet in map(json.loads, shown):
+        row = bets.get(bet["tote_id"])
+        if row is None:
+            yield f"bet {bet['tote_id']} is not in the register"
+            continue
+        words = {name: (getattr(row, name), bet[name]) for name in _WORDS_OF_A_BET}
+        if row.state == "open" and any(ours != theirs for ours, theirs in words.values()):
+            yield f"bet {row.tote_id} is open in the register, but stands otherwise: {words}"
+
+
+_WORDS_OF_A_BET = ("placement", "resulting", "settlement")
+
 # What the provider calls a connection, by our word for its budget; one that asks for what is too
 # old is in none.
 _KINDS = {"proper": "proper", "without": "without_revision"}
@@ -285,7 +339,7 @@ def _read_raw(connection: Connection, source: Source) -> Raw:
         for row in connection.execute(
             text(
                 "SELECT page.*, batch.kind FROM raw.page LEFT JOIN ops.batch USING (batch_id)"
-                " WHERE page.source = :source"
+                " WHERE page.source = :source AND batch.kind IS DISTINCT FROM 'evidence'"
             ),
             this,
         )
@@ -304,7 +358,12 @@ def _read_raw(connection: Connection, source: Source) -> Raw:
             contexts.get(row.page_id),
         )
         for row in connection.execute(
-            text("SELECT * FROM raw.record WHERE source = :source ORDER BY record_id"), this
+            text(
+                "SELECT record.* FROM raw.record LEFT JOIN ops.batch USING (batch_id)"
+                " WHERE record.source = :source AND batch.kind IS DISTINCT FROM 'evidence'"
+                " ORDER BY record_id"
+            ),
+            this,
         )
     ]
     return Raw(pages, records)
@@ -334,6 +393,11 @@ def _raw_is_what_arrived(raw: Raw, source: Source) -> Iterator[str]:
         seen.add(identity)
 
 
+def _seen_at(record: Stored) -> datetime:
+    assert record.context is not None
+    return record.context.received_at
+
+
 def _pages_are_landed_whole(connection: Connection, raw: Raw, source: Source) -> Iterator[str]:
     """Every record in the bytes of a stored page is in raw; a fill takes only unknown keys."""
     known: dict[str, set[bytes]] = defaultdict(set)
@@ -356,7 +420,10 @@ def _pages_are_landed_whole(connection: Connection, raw: Raw, source: Source) ->
             if entry.content_sha256 not in digests and not (page.kind == "fill" and digests):
                 yield f"record {entry.record.record_key} of page {page.page_id} is not in raw"
     counted = connection.execute(
-        text("SELECT batch_id, pages_stored FROM ops.batch WHERE source = :source"),
+        text(
+            "SELECT batch_id, pages_stored FROM ops.batch"
+            " WHERE source = :source AND kind <> 'evidence'"
+        ),
         {"source": source.name},
     )
     for batch in counted:
@@ -395,7 +462,7 @@ def _undecodable_pages_wait(connection: Connection, raw: Raw, source: Source) ->
     decided_at = connection.scalar(
         text(
             "SELECT max(closed_at) FROM ops.finding WHERE source = :source"
-            " AND kind = 'undecodable_page' AND closed_by = 'decision'"
+            " AND kind IN ('undecodable_page', 'undecodable_answer') AND closed_by = 'decision'"
         ),
         this,
     )
@@ -507,7 +574,7 @@ SELECT record.record_id, count(fate.record_id) AS fates
 FROM raw.record
 JOIN ops.batch USING (batch_id)
 LEFT JOIN fate USING (record_id)
-WHERE record.source = :source AND batch.state = 'published'
+WHERE record.source = :source AND batch.state = 'published' AND batch.kind <> 'evidence'
     AND record_id NOT IN (SELECT record_id FROM waiting)
 GROUP BY 1
 HAVING count(fate.record_id) <> 1
@@ -640,6 +707,135 @@ def _canonical(settlement: Settlement) -> tuple[Any, ...]:
     return tuple(getattr(settlement, column) for column in CANONICAL_COLUMNS)
 
 
+# --- credits ------------------------------------------------------------------------------------
+
+
+def credit_violations(connection: Connection, *, is_left_alone: bool = True) -> Iterator[str]:
+    """Everything that is wrong with the credits of markets.
+
+    If `is_left_alone`, a run that nobody disturbed has just ended: then nothing may be uncredited,
+    or told otherwise without a credit or an adjustment that says so.
+    """
+    yield from _credits_are_made_once(connection)
+    yield from _credits_and_payouts_agree(connection)
+    if is_left_alone:
+        yield from _completed_is_credited(connection)
+        yield from _completed_adds_up(connection)
+
+
+def _credits_are_made_once(connection: Connection) -> Iterator[str]:
+    """One a settlement and one a position, each of what the version says that is its evidence."""
+    for columns in ("settlement_id", "market_id, position_id"):
+        doubled = connection.execute(
+            text(f"SELECT {columns} FROM prediction.credit GROUP BY {columns} HAVING count(*) > 1")
+        )
+        yield from (f"{tuple(row)} is credited more than once" for row in doubled)
+    for row in connection.execute(text(_CREDIT_EVIDENCE)):
+        told = (row.market_id, row.position_id, row.player_id, row.currency, row.amount)
+        said = (row.told_market, row.told_position, row.told_player, row.told_currency, row.says)
+        if told != said:
+            yield f"credit {row.credit_id} is {told}, but its evidence says {said}"
+
+
+_SAYS = "CASE WHEN told.status = 'settled' THEN coalesce(told.payout, 0) ELSE 0 END"
+_CREDIT_EVIDENCE = f"""
+SELECT
+    credit.*, told.market_id AS told_market, told.position_id AS told_position,
+    told.player_id AS told_player, told.currency AS told_currency, {_SAYS} AS says
+FROM prediction.credit
+LEFT JOIN core.settlement AS told
+    ON told.record_id = credit.record_id AND told.source_key = settlement_id
+"""
+
+
+def _credits_and_payouts_agree(connection: Connection) -> Iterator[str]:
+    """A credit that is in the outbox is there as it is, and nothing else is there in its name."""
+    for row in connection.execute(text(_CREDITS_AND_PAYOUTS)):
+        name = f"credit {row.credit_id} of {row.settlement_id or row.origin_key}"
+        if row.entered_id is None:
+            yield f"{name} is {row.state}, and not in the outbox"
+        elif row.credit_id is None:
+            yield f"{row.entered_id} is in the outbox, and no credit"
+        else:
+            credited = (row.settlement_id, row.player_id, row.currency, row.amount.scaleb(5))
+            entered = (row.origin_key, row.paid_player, row.paid_currency, row.paid)
+            if credited != entered or row.entered_id != f"prediction:{row.settlement_id}":
+                yield f"{name} is {credited}, but in the outbox as {entered}"
+            if row.disposition == "lost":
+                yield f"{name} is lost"
+            is_paid_otherwise = row.disposition == "processed" and row.paid_otherwise is not None
+            if (row.state == "acknowledged") != is_paid_otherwise:
+                yield f"{name} is {row.state}, and its payout {row.disposition}: {row.evidence}"
+
+
+_CREDITS_AND_PAYOUTS = """
+SELECT
+    credit.*, payout.transaction_id AS entered_id, origin_key, payout.player_id AS paid_player,
+    payout.currency AS paid_currency, payout.amount AS paid, disposition, evidence,
+    evidence ->> 'paid_otherwise' AS paid_otherwise
+FROM (SELECT * FROM prediction.credit WHERE transaction_id IS NOT NULL) AS credit
+FULL JOIN (SELECT * FROM wallet.transaction WHERE origin_source = 'prediction') AS payout
+    USING (transaction_id)
+"""
+
+
+def _completed_is_credited(connection: Connection) -> Iterator[str]:
+    """What pays is credited, but for a position that several settlements complete."""
+    for row in connection.execute(text(_COMPLETED)):
+        if row.credit_id is None and row.says and not row.is_doubled:
+            yield f"settlement {row.source_key} pays {row.says}, and is not credited"
+        if row.credit_id is not None and row.booked != row.owes:
+            yield f"settlement {row.source_key} pays {row.owes}, but {row.booked} is credited"
+
+
+# Contested settlements, and those of a market that is held, say nothing before it is decided.
+_COMPLETED = f"""
+SELECT
+    told.source_key, {_SAYS} AS says, credit.credit_id,
+    coalesce(credit.currency, told.currency) AS currency,
+    credit.amount + coalesce(adjusted.difference, 0) AS booked,
+    CASE WHEN (told.player_id, told.currency)
+        IS NOT DISTINCT FROM (credit.player_id, credit.currency) THEN {_SAYS} ELSE 0 END AS owes,
+    EXISTS (
+        SELECT
+        FROM core.settlement AS rival
+        WHERE rival.source = 'prediction' AND rival.is_current
+            AND rival.source_key <> told.source_key
+            AND (rival.market_id, rival.position_id) = (told.market_id, told.position_id)
+            AND rival.status = 'settled'
+    ) OR EXISTS (
+        SELECT
+        FROM prediction.credit AS other
+        WHERE (other.market_id, other.position_id) = (told.market_id, told.position_id)
+            AND other.settlement_id <> told.source_key
+    ) AS is_doubled
+FROM core.settlement AS told
+JOIN prediction.market USING (market_id)
+LEFT JOIN prediction.credit ON credit.settlement_id = told.source_key
+LEFT JOIN (
+    SELECT credit_id, sum(difference) AS difference FROM prediction.adjustment GROUP BY 1
+) AS adjusted USING (credit_id)
+WHERE told.source = 'prediction' AND told.is_current AND NOT told.is_contested
+    AND market.state <> 'held'
+"""
+
+
+def _completed_adds_up(connection: Connection) -> Iterator[str]:
+    """Completed = credited, in whichever state, + adjusted, by currency."""
+    sums = f"""
+        SELECT
+            coalesce(currency, '-') AS currency,
+            sum(CASE WHEN credit_id IS NULL THEN says ELSE owes END) AS completed,
+            sum(coalesce(booked, 0)) AS booked
+        FROM ({_COMPLETED}) AS told
+        WHERE credit_id IS NOT NULL OR NOT is_doubled
+        GROUP BY 1
+    """
+    for row in connection.execute(text(sums)):
+        if row.completed != row.booked:
+            yield f"{row.completed} {row.currency} are completed, and {row.booked} credited"
+
+
 # --- everywhere ---------------------------------------------------------------------------------
 
 
@@ -696,7 +892,8 @@ def secrets_are_nowhere(connection: Connection, secrets: Iterable[str]) -> Itera
         text(
             "SELECT CAST(oid AS regclass)::text FROM pg_class WHERE relkind IN ('r', 'p')"
             " AND NOT relispartition AND relnamespace IN (SELECT oid FROM pg_namespace"
-            " WHERE nspname IN ('raw', 'staging', 'core', 'ops', 'wallet')) ORDER BY 1"
+            " WHERE nspname IN ('raw', 'staging', 'core', 'ops', 'wallet', 'tote', 'prediction'))"
+            " ORDER BY 1"
         )
     ).all()
     is_told = "strpos(CAST(each AS text), secret) > 0"

@@ -20,13 +20,20 @@ from include.catchup.stream import Feed, Stream
 from include.providers.http import Client
 from include.quality.gates import check_raw, check_settlements
 from include.quality.normalizing import normalize
-from include.sandbox.addresses import ODDS88_PASSWORD, TICKTOCK_KEY
+from include.sandbox.addresses import ODDS88_PASSWORD, TICKTOCK_KEY, TOTE_KEY
 from include.sandbox.client import Sandbox
 from include.settings import Settings
 from include.warehouse.publishing import publish
 from tests.checker import Watch
 from tests.killing import Moment, Task, Worker, run_and_kill
-from tests.sandboxes import odds88_feed, odds88_messages, provider_keys, ticktock_client
+from tests.sandboxes import (
+    odds88_feed,
+    odds88_messages,
+    provider_keys,
+    ticktock_client,
+    tote_bets,
+    tote_client,
+)
 from tests.warehouses import Warehouse
 
 # Small pages and commits, so that a short run has every kind of commit.
@@ -35,6 +42,8 @@ SETTINGS = Settings(
     ticktock_page_limit=10,
     land_commit_records=15,
     stream_quiet_seconds=0.02,
+    tote_page_limit=25,
+    tote_first_since_hours=24 * 100,
     odds88_audit_hour=None,
     odds88_payout_unit="major",
     odds88_payout_contains_partial_refund=True,
@@ -45,13 +54,17 @@ SETTINGS = Settings(
 _STREAM_BEGAN_SECONDS_AGO = 60 * 3600.0
 _STREAM_STEP_SECONDS = 20 * 60.0
 
+# Most bets are settled within one step of tote's clock, and some only many later.
+_BETS_BEGAN_SECONDS_AGO = 89 * 86_400.0
+_BETS_STEP_SECONDS = 4 * 3600.0
+
 
 @dataclass(frozen=True)
 class Played:
     """How the sandbox plays a source: its client, what it shows, oldest first (the keys of a log's
-    records, the texts of a stream's messages), the secrets that its connection holds, the settings
-    it begins with, how it goes on by some records, how much later it is then, and which attempts to
-    connect it has seen.
+    records, the texts of a stream's messages, how each bet stands), the secrets that its connection
+    holds, the settings it begins with, how it goes on by some records, how much later it is then,
+    which attempts to connect it has seen, and by which settings our clock is the sandbox's.
     """
 
     client: Callable[[Sandbox, Settings], Client | Feed]
@@ -61,12 +74,24 @@ class Played:
     advance: Callable[[Sandbox, int], object]
     step: timedelta = timedelta(0)
     attempts: Callable[[Sandbox], Sequence[Mapping[str, Any]]] = lambda sandbox: ()
+    clock: Callable[[Sandbox], Mapping[str, Any]] = lambda sandbox: {}
 
 
 def _advance_stream(sandbox: Sandbox, records: int) -> None:
     passed = sandbox.configure("odds88")["clock_offset_seconds"] + _STREAM_STEP_SECONDS
     sandbox.configure("odds88", clock_offset_seconds=passed)
     sandbox.advance("odds88", records)
+
+
+def _advance_bets(sandbox: Sandbox, records: int) -> None:
+    passed = sandbox.configure("tote")["clock_offset_seconds"] + _BETS_STEP_SECONDS
+    sandbox.configure("tote", clock_offset_seconds=passed)
+    sandbox.advance("tote", records)
+
+
+def _clock_of_bets(sandbox: Sandbox) -> dict[str, Any]:
+    behind = -sandbox.configure("tote")["clock_offset_seconds"]
+    return {"tote_listing_lag_seconds": behind, "tote_listing_overlap_seconds": 0.0}
 
 
 PLAYED = {
@@ -93,6 +118,14 @@ PLAYED = {
         advance=_advance_stream,
         step=timedelta(seconds=_STREAM_STEP_SECONDS),
         attempts=lambda sandbox: sandbox.odds88_attempts(),
+    ),
+    "tote": Played(
+        client=tote_client,
+        keys=tote_bets,
+        secrets=(TOTE_KEY,),
+        begun_with={"bets": 0, "clock_offset_seconds": -_BETS_BEGAN_SECONDS_AGO},
+        advance=_advance_bets,
+        clock=_clock_of_bets,
     ),
 }
 
@@ -161,6 +194,7 @@ class Play:
             self.source, ample = with_ample_budgets(self.source), AMPLE
         self.watch = Watch(self.source, (*played.secrets, str(password)), self.settings)
         self.sandbox.configure(self.source.name, **played.begun_with, **ample)
+        self._follow_clock()
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -171,11 +205,13 @@ class Play:
         """The provider goes on by so many records, and our budgets by what its clock goes on."""
         played = PLAYED[self.source.name]
         played.advance(self.sandbox, records)
+        self._follow_clock()
         with self.warehouse.owner_engine.begin() as connection:
             connection.execute(
                 text("UPDATE ops.connect_attempt SET attempted_at = attempted_at - :step"),
                 {"step": played.step},
             )
+            connection.execute(text("UPDATE tote.bet SET next_ask_at = now() WHERE state = 'open'"))
 
     def kill(self, moment: Moment | None, tasks: Sequence[Task] | None = None) -> str | None:
         """Run the tasks and kill them at `moment`: the point, or None if they never came to it."""
@@ -204,6 +240,17 @@ class Play:
         """As if so much time had passed; whoever lives on renews its own."""
         with self.warehouse.owner_engine.begin() as connection:
             connection.execute(text("UPDATE ops.lease SET expires_at = clock_timestamp()"))
+            connection.execute(
+                text(
+                    "UPDATE tote.bet SET next_ask_at = now()"
+                    " WHERE asked_at > coalesce(answered_at, '-infinity')"
+                    " AND absent_since IS NULL"
+                )
+            )
+
+    def _follow_clock(self) -> None:
+        clock = PLAYED[self.source.name].clock(self.sandbox)
+        self.settings = self.settings.model_copy(update=dict(clock))
 
     def wrong(self, *, is_left_alone: bool = False) -> list[str]:
         """What the checker finds now."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx
 
-from include.providers import odds88, ticktock
+from include.providers import odds88, ticktock, tote
 from include.providers.http import Account, Client
-from include.sandbox.addresses import ODDS88_CLIENT_ID, ODDS88_PASSWORD, TICKTOCK_KEY
+from include.sandbox.addresses import ODDS88_CLIENT_ID, ODDS88_PASSWORD, TICKTOCK_KEY, TOTE_KEY
 from include.sandbox.client import Sandbox
 from include.settings import Settings
 
@@ -51,3 +52,13 @@ def provider_keys(sandbox: Sandbox, **settings: Any) -> list[str]:
             ids = [str(entry["id"]) for entry in entries]
             is_descending = entries[0]["created_at"] > entries[-1]["created_at"]
             keys += reversed(ids) if is_descending else ids
+
+
+def tote_client(sandbox: Sandbox, settings: Settings) -> Client:
+    """A client of the sandbox's tote."""
+    return tote.open_client(sandbox.tote_url, TOTE_KEY, settings)
+
+
+def tote_bets(sandbox: Sandbox) -> list[str]:
+    """How every bet of tote stands, as JSON, by the time at which they were made."""
+    return [json.dumps(bet) for bet in sandbox.tote_bets()]

@@ -19,6 +19,7 @@ import msgspec
 import pytest
 from sqlalchemy import Connection, Engine, and_, func, text, update
 
+from include.catchup import register
 from include.catchup.sources import SOURCES
 from include.model import RecordContext, Settlement
 from include.providers.http import Answer, Client
@@ -696,3 +697,78 @@ def test_the_same_history_of_a_stream_without_a_mistake_is_clean(
     stream_play: Play, history: Callable[[Play], list[str]]
 ) -> None:
     assert history(stream_play) == []
+
+
+# --- the same of bets that are asked for --------------------------------------------------------
+
+
+@pytest.fixture
+def bets_play(sandbox: Sandbox, warehouse: Warehouse) -> Play:
+    return Play(SOURCES["tote"], sandbox, warehouse)
+
+
+def two_runs_left_alone(play: Play) -> list[str]:
+    """What is behind the first task is the same for every source, so the first run ends there."""
+    play.advance(RECORDS)
+    run(play, None, play.tasks[0])
+    play.advance(RECORDS)
+    run(play)
+    return play.wrong(is_left_alone=True)
+
+
+def a_run_that_is_told_nothing_new(play: Play) -> list[str]:
+    play.advance(RECORDS)
+    run(play, None, play.tasks[0])
+    owner(play, "UPDATE tote.bet SET next_ask_at = now()")
+    run(play)
+    return play.wrong(is_left_alone=True)
+
+
+def what_is_listed_is_not_entered(play: Play, patch: Patch) -> None:
+    patch.setattr(register, "enter", lambda *_: 0)
+
+
+def every_bet_that_is_told_is_final(play: Play, patch: Patch) -> None:
+    as_told = register._as_told
+    patch.setattr(register, "_as_told", lambda *told: {**as_told(*told), "is_final": True})
+
+
+def an_answer_is_not_noted(play: Play, patch: Patch) -> None:
+    patch.setattr(register, "note", lambda *_: None)
+
+
+def no_bet_is_ever_due(play: Play, patch: Patch) -> None:
+    patch.setattr(register, "claim", lambda *_: register.Claim([], datetime.now(UTC)))
+
+
+def every_text_is_new(play: Play, patch: Patch) -> None:
+    patch.setattr(landing, "_is_duplicate", lambda *_: False)
+
+
+CAUGHT_OF_BETS = [
+    Caught(what_is_listed_is_not_entered, two_runs_left_alone, "but not in the register"),
+    Caught(every_bet_that_is_told_is_final, two_runs_left_alone, "but was told otherwise"),
+    Caught(an_answer_is_not_noted, two_runs_left_alone, "but stands otherwise"),
+    Caught(no_bet_is_ever_due, two_runs_left_alone, "bets are still due after a whole run"),
+    Caught(every_text_is_new, a_run_that_is_told_nothing_new, "is landed twice in a row"),
+]
+
+
+@pytest.mark.parametrize("caught", CAUGHT_OF_BETS, ids=lambda one: one.sentence)
+def test_a_mistake_about_bets_is_caught(
+    bets_play: Play, monkeypatch: pytest.MonkeyPatch, caught: Caught
+) -> None:
+    caught.mistake(bets_play, monkeypatch)
+    found = caught.history(bets_play)
+    assert any(caught.sentence in violation for violation in found), found
+
+
+@pytest.mark.parametrize(
+    "history",
+    dict.fromkeys(caught.history for caught in CAUGHT_OF_BETS),
+    ids=lambda history: history.__name__,
+)
+def test_the_same_history_of_bets_without_a_mistake_is_clean(
+    bets_play: Play, history: Callable[[Play], list[str]]
+) -> None:
+    assert history(bets_play) == []

@@ -22,7 +22,7 @@ def shown(default: Any) -> str:
         return str(default).lower()
     if isinstance(default, str):
         return default
-    if isinstance(default, dict):
+    if isinstance(default, dict | tuple):
         return json.dumps(default)
     return f"{default:_}" if isinstance(default, int) else f"{default:g}"
 

@@ -36,6 +36,8 @@ class Warehouse:
     pipelines_url: str = field(repr=False)
     finance_url: str = field(repr=False)
     outbox_url: str = field(repr=False)
+    register_url: str = field(repr=False)
+    credits_url: str = field(repr=False)
     owner_engine: Engine
     engine: Engine
 
@@ -44,14 +46,14 @@ class Warehouse:
 def quick_server() -> Iterator[Postgres]:
     """A server that need not outlive the machine: every test copies a database of 400 files.
 
-    Its data lies in memory where there is room for it, and is not forced to a disk anywhere.
+    Its data lies in memory where there is room for it.
     """
     place = _MEMORY if _is_usable(_MEMORY) else Path(tempfile.gettempdir())
     _remove_left_behind(place)
     folder = Path(tempfile.mkdtemp(prefix=_NAME, dir=place))
     try:
         with Postgres(folder / "postgres", private_below=place) as server:
-            _spare_the_disk(server)
+            _spare_memory(server)
             yield server
     finally:
         _remove(folder)
@@ -80,11 +82,10 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def _spare_the_disk(server: Postgres) -> None:
+def _spare_memory(server: Postgres) -> None:
     engine = open_engine(server.url("postgres"))
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        for name, value in {"fsync": "off", "max_wal_size": "256MB"}.items():
-            connection.execute(text(f"ALTER SYSTEM SET {name} = '{value}'"))
+        connection.execute(text("ALTER SYSTEM SET max_wal_size = '256MB'"))
         connection.execute(text("SELECT pg_reload_conf()"))
     engine.dispose()
 
@@ -116,6 +117,8 @@ def fresh_warehouse(cluster: Cluster) -> Iterator[Warehouse]:
         pipelines_url=cluster.url(name, "pipelines"),
         finance_url=cluster.url(name, "finance"),
         outbox_url=cluster.url(name, "outbox"),
+        register_url=cluster.url(name, "register"),
+        credits_url=cluster.url(name, "credits"),
         owner_engine=open_engine(cluster.url(name)),
         engine=open_engine(cluster.url(name, "pipelines")),
     )

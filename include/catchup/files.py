@@ -115,8 +115,10 @@ def import_file(
     imported = FileImported(size=path.stat().st_size, gaps=_open_gaps(engine, source))
     landing: Landing | None = None
     try:
-        with _opened(path) as (packed, file):
-            lines = _lines(file, settings.stream_message_limit_bytes, _cap(path, imported.size))
+        with opened(path) as (packed, file):
+            lines = _lines(
+                file, settings.stream_message_limit_bytes, unpacked_limit(path, imported.size)
+            )
             for chunk in _chunks(lines, settings.land_commit_records):
                 read = [(number, _read(source, text)) for number, text in chunk]
                 if landing is None:
@@ -192,7 +194,7 @@ class _Line(NamedTuple):
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+def opened(path: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
     """The file as it lies there, which tells how far one is, and what it holds."""
     with path.open("rb") as file:
         if path.suffix.lower() != _PACKED:
@@ -202,7 +204,7 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
             yield file, cast("BinaryIO", unpacked)
 
 
-def _cap(path: Path, size: int) -> int | None:
+def unpacked_limit(path: Path, size: int) -> int | None:
     """Most bytes that the file may unpack to; None if it is not packed."""
     is_packed = path.suffix.lower() == _PACKED
     return max(_SMALLEST_CAP_BYTES, size * _LARGEST_GROWTH) if is_packed else None

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Engine, Row
 
 from include.catchup.log import Log, PageStopped, read_log
+from include.catchup.poll import Poll, place_of_listing, read_poll
 from include.catchup.position import place_of
 from include.catchup.sources import Source
 from include.catchup.stream import Feed, Stream, read_stream
@@ -48,6 +49,8 @@ def land(
         assert not isinstance(client, Client)
         return _land_stream(engine, source, acquire, client, settings, run_id)
     assert isinstance(client, Client)
+    if isinstance(acquire, Poll):
+        return _land_poll(engine, source, acquire, client, settings, run_id)
     return _land_log(engine, source, acquire, client, settings, run_id)
 
 
@@ -77,6 +80,25 @@ def _land_log(
     else:
         note = "The bounds of one task were reached; the next run goes on."
     return _landed(landing.close(has_reached_end=read.has_reached_end), note)
+
+
+def _land_poll(
+    engine: Engine,
+    source: Source,
+    poll: Poll,
+    client: Client,
+    settings: Settings,
+    run_id: str | None,
+) -> Landed:
+    landing = Landing(
+        engine, source.name, source.feed, source.dedupe, run_id, place=place_of_listing
+    )
+    try:
+        read = read_poll(poll, client, landing, engine, settings)
+    except (ProviderError, PageStopped):
+        landing.close(has_reached_end=False)
+        raise
+    return _landed(landing.close(has_reached_end=read.has_reached_end), read.note)
 
 
 def _land_stream(

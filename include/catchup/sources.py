@@ -11,10 +11,12 @@ from datetime import timedelta
 from functools import partial
 
 from include.catchup.log import Log
+from include.catchup.poll import Poll
 from include.catchup.position import Terms
 from include.catchup.stream import Feed, Stream
-from include.providers import odds88, ticktock
+from include.providers import odds88, ticktock, tote
 from include.providers.http import Account, Client
+from include.providers.tote import HintFeed
 from include.quality.normalizing import Normalize
 from include.settings import Settings
 from include.warehouse.connect_attempts import Budget
@@ -28,6 +30,7 @@ class Source:
     `schedule` is a cron expression in UTC.  `dedupe` says which records are duplicates.
     `open_client` takes the account of the Airflow connection of the same name; `normalizer` gives
     what turns a record's text into a settlement, and raises `RecordRejected` where it cannot.
+    `open_hints` opens what hints at changes; None: nothing does.
     """
 
     name: str
@@ -36,8 +39,9 @@ class Source:
     documentation: str
     dedupe: Dedupe
     open_client: Callable[[Account, Settings], Client | Feed]
-    acquire: Log | Stream
+    acquire: Log | Stream | Poll
     normalizer: Callable[[Settings], Normalize]
+    open_hints: Callable[[Account, Settings], HintFeed] | None = None
 
 
 TICKTOCK = Source(
@@ -88,4 +92,32 @@ ODDS88 = Source(
     normalizer=lambda settings: partial(odds88.normalize, terms=odds88.terms_of(settings)),
 )
 
-SOURCES: dict[str, Source] = {source.name: source for source in (TICKTOCK, ODDS88)}
+TOTE = Source(
+    name=tote.PROVIDER,
+    feed="bets",
+    schedule="*/5 * * * *",
+    documentation=tote.__doc__ or "",
+    dedupe="latest",
+    open_client=lambda account, settings: tote.open_client(
+        account.base_url, account.password, settings
+    ),
+    acquire=Poll(
+        fetch_named=tote.fetch_bets,
+        fetch_period=lambda client, since, until, after, limit: tote.fetch_period(
+            client, since, until, after, first=limit
+        ),
+        read_page=tote.read_page,
+        next_cursor=tote.next_cursor,
+        standing=tote.standing,
+        totals_of=tote.totals_of,
+        longest_period=tote.PERIOD_LIMIT,
+        most_named=tote.PAGE_LIMIT,
+        page_limit=lambda settings: settings.tote_page_limit,
+    ),
+    normalizer=lambda settings: partial(
+        tote.normalize, is_total_checked=settings.tote_total_checked
+    ),
+    open_hints=HintFeed,
+)
+
+SOURCES: dict[str, Source] = {source.name: source for source in (TICKTOCK, ODDS88, TOTE)}

@@ -13,6 +13,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 
+from include.catchup import register
+from include.catchup.hints import unconfirmed
 from include.settings import Settings
 from include.warehouse.database import transaction
 from include.warehouse.findings import Finding, close_finding, open_finding
@@ -22,6 +24,11 @@ from include.warehouse.tables import finding as finding_table
 
 # A stream tells again what it told in the last three days; an hour of them is left to the clocks.
 _TOLD_AGAIN = timedelta(hours=71)
+# What closes by itself here.
+_KINDS = (
+    *("feed_late", "window_closing", "batch_stuck"),
+    *("hints_unconfirmed", "bets_absent", "bets_open_long"),
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,8 @@ def watch(engine: Engine, feeds: Sequence[tuple[str, str]], settings: Settings) 
             *_late_feeds(connection, feeds, timedelta(seconds=settings.feed_late_seconds)),
             *_closing_windows(connection, feeds, warning),
             *_stuck_batches(connection, timedelta(seconds=settings.batch_stuck_seconds)),
+            *_unconfirmed_hints(connection, settings),
+            *_odd_bets(connection, settings),
         ]
         known = _open_findings(connection)
         opened = [
@@ -189,6 +198,17 @@ def _stuck(row: Row[Any]) -> Finding:
     )
 
 
+def _unconfirmed_hints(connection: Connection, settings: Settings) -> Iterator[_Cause]:
+    if (told := unconfirmed(connection, settings)) is not None:
+        yield _Cause(*told)
+
+
+def _odd_bets(connection: Connection, settings: Settings) -> Iterator[_Cause]:
+    for told in (register.absent(connection), register.open_long(connection, settings)):
+        if told is not None:
+            yield _Cause(*told)
+
+
 def _open_gaps(connection: Connection, patience: timedelta) -> list[int]:
     """Ask again about gaps that nobody is asked about and that are not being read again."""
     rows = connection.execute(
@@ -230,7 +250,7 @@ def _open_findings(connection: Connection) -> dict[tuple[str, str, str], int]:
             finding_table.c.subject,
             finding_table.c.finding_id,
         ).where(
-            finding_table.c.kind.in_(("feed_late", "window_closing", "batch_stuck")),
+            finding_table.c.kind.in_(_KINDS),
             finding_table.c.state == "open",
         )
     )

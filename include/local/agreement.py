@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
@@ -62,6 +64,22 @@ def bet_disagreements(warehouse_url: str, ledger: Mapping[str, Any]) -> Iterator
     Every message was sent soundly once, and what was spoiled is in quarantine.
     """
     return _differing(warehouse_url, ledger, _compare_bets)
+
+
+def tote_disagreements(warehouse_url: str, ledger: Mapping[str, Any]) -> Iterator[str]:
+    """What the warehouse has otherwise than the ledger of tote, as sentences.
+
+    Every bet is listed, and was asked for since anything last happened to it.
+    """
+    return _differing(warehouse_url, ledger, _compare_followed_bets)
+
+
+def market_disagreements(warehouse_url: str, ledger: Mapping[str, Any]) -> Iterator[str]:
+    """What the warehouse has otherwise than the ledger of the prediction engine, as sentences.
+
+    Every market that is resolved has come to its end.
+    """
+    return _differing(warehouse_url, ledger, _compare_markets)
 
 
 def _differing(
@@ -202,3 +220,78 @@ def _moment(moment: datetime) -> str:
     """A time in UTC, with no more digits of a second than it needs."""
     fraction = f".{moment.microsecond:06}".rstrip("0").rstrip(".")
     return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}Z"
+
+
+# --- tote ---------------------------------------------------------------------------------------
+
+
+def _compare_followed_bets(connection: Connection, ledger: Mapping[str, Any]) -> Compared:
+    counts = _counts(connection, "tote")
+    bets = list(_bets_as_told(connection))
+    sums = connection.execute(
+        text(
+            "SELECT currency, count(*), sum(payout), coalesce(sum(refund), 0)"
+            " FROM core.settlement WHERE source = 'tote' AND is_current AND payout IS NOT NULL"
+            " GROUP BY 1"
+        )
+    )
+    truth = {
+        currency: (told["bets"], Decimal(told["total"]), Decimal(told["refund"]))
+        for currency, told in ledger["sums"].items()
+    }
+    yield "bets", counts.subjects, ledger["bets"]
+    yield "how they stand", Counter("/".join(bet[1:4]) for bet in bets), ledger["final"]
+    yield "payouts", {row[0]: tuple(row[1:]) for row in sums}, truth
+    digest = sha256("".join("|".join(bet) + "\n" for bet in bets).encode())
+    yield "digest of all bets", digest.hexdigest(), ledger["sha256"]
+
+
+def _bets_as_told(connection: Connection) -> Iterator[tuple[str, ...]]:
+    """Every bet as its current version's own text tells it, in the ledger's fields and order."""
+    for payload in connection.scalars(
+        text(
+            "SELECT payload FROM core.settlement JOIN raw.record_payload USING (record_id)"
+            " WHERE settlement.source = 'tote' AND is_current ORDER BY source_key"
+        )
+    ):
+        bet = json.loads(bytes(payload))
+        stake = bet["placement"]["stake"]
+        returns = bet["resulting"]["returns"] or {}
+        yield (
+            bet["toteId"],
+            bet["placement"]["status"],
+            bet["resulting"]["status"],
+            bet["settlement"]["status"],
+            stake["currency"]["code"],
+            stake["stringAmount"],
+            *(
+                returns[name]["stringAmount"] if name in returns else ""
+                for name in ("totalAmount", "returnAmount", "refundAmount", "enhancementAmount")
+            ),
+        )
+
+
+# --- prediction ---------------------------------------------------------------------------------
+
+
+def _compare_markets(connection: Connection, ledger: Mapping[str, Any]) -> Compared:
+    done = connection.scalar(text("SELECT count(*) FROM finance.market WHERE state = 'done'"))
+    paid = connection.execute(
+        text(
+            "SELECT source_key, position_id, player_id, payout FROM core.settlement"
+            " WHERE source = 'prediction' AND is_current AND status = 'settled' AND payout > 0"
+            " ORDER BY source_key"
+        )
+    ).all()
+    credited = connection.execute(
+        text("SELECT count(*), coalesce(sum(amount), 0) FROM prediction.credit")
+    ).one()
+    owed = Decimal(ledger["owed"])
+    lines = (f"{row[0]}|{row[1]}|{row[2]}|{row[3].normalize():f}\n" for row in paid)
+    yield "markets done", done, ledger["markets_resolved"]
+    yield "orders to settle", ledger["settle_calls"], ledger["settle_executions"]
+    yield "markets settled more than once", ledger["settled_more_than_once"], []
+    yield "payouts of markets", len(paid), ledger["payouts"]
+    yield "sum of them", sum(row.payout for row in paid), owed
+    yield "credits", tuple(credited), (ledger["payouts"], owed)
+    yield "digest of them", sha256("".join(lines).encode()).hexdigest(), ledger["sha256"]

@@ -14,21 +14,43 @@ from rich.table import Table
 from sqlalchemy import text
 
 from include.local import resending
-from include.local.agreement import bet_disagreements, disagreements
+from include.local.agreement import (
+    bet_disagreements,
+    disagreements,
+    market_disagreements,
+    tote_disagreements,
+)
 from include.local.progress import Progress
 from include.local.system import System
 from include.sandbox.client import Sandbox
 from include.warehouse.database import open_engine
 
 _CATCH_UP, _CATCH_UP_BETS = "catch_up_ticktock", "catch_up_odds88"
+_FOLLOW_BETS = "catch_up_tote"
+_SETTLE = "settle_markets"
 _RESEND = "resend_settlements"
-_DAGS = (_CATCH_UP, _CATCH_UP_BETS, _RESEND, "resolve_findings", "watch_feeds")
+_DAGS = (
+    _CATCH_UP,
+    _CATCH_UP_BETS,
+    _FOLLOW_BETS,
+    _SETTLE,
+    _RESEND,
+    "resolve_findings",
+    "watch_feeds",
+)
 _FIRST_ENTRIES, _LATER_ENTRIES = 12_000, 1_500
 _LATER_MESSAGES, _MESSAGES_BEFORE_THE_BREAK = 600, 200
+_DAY_SECONDS = 86_400.0
 # A partner that is silent is given up sooner than by default, and asked again sooner.
 SETTINGS = {
     "SETTLEMENTS_WALLET_DEADLINE_SECONDS": "3",
     "SETTLEMENTS_WALLET_RESEND_DELAY_SECONDS": "1",
+    # Two months of bets are listed up to this moment, and asked for again as soon as time passes.
+    "SETTLEMENTS_TOTE_FIRST_SINCE_HOURS": "1500",
+    "SETTLEMENTS_TOTE_LISTING_LAG_SECONDS": "0",
+    "SETTLEMENTS_TOTE_ASK_SECONDS_MIN": "5",
+    "SETTLEMENTS_TOTE_ASK_SECONDS_MAX": "5",
+    "SETTLEMENTS_TOTE_LISTEN_SECONDS": "2",
 }
 
 _DAGS_SECONDS, _RUN_SECONDS = 90.0, 120.0
@@ -82,6 +104,8 @@ def _play(system: System, sandbox: Sandbox, progress: Progress) -> None:
             system, lambda: _landed(system, "ticktock") == _FIRST_ENTRIES + 2 * _LATER_ENTRIES
         )
     _play_bets(system, sandbox, progress)
+    _play_followed_bets(system, sandbox, progress)
+    _play_markets(system, sandbox, progress)
     _play_resend(system, sandbox, progress)
     with progress.step("The feeds are watched, the alerts are sent"):
         _run(system, "watch_feeds")
@@ -114,6 +138,33 @@ def _play_bets(system: System, sandbox: Sandbox, progress: Progress) -> None:
         system.api.wait_for_run(_CATCH_UP_BETS, run_id, _RUN_SECONDS)
         if _landed(system, "odds88") != messages + _LATER_MESSAGES:
             raise DemoFailed("Not every message of odds88 was published after the break.")
+
+
+def _play_followed_bets(system: System, sandbox: Sandbox, progress: Progress) -> None:
+    """Bets that are asked for until they are final, and again for a while."""
+
+    def agrees() -> bool:
+        return not list(tote_disagreements(system.warehouse_url, sandbox.ledger("tote")))
+
+    bets = int(sandbox.ledger("tote")["bets"])
+    with progress.step(f"tote: {bets} bets are followed through a day, 429, and half an answer"):
+        sandbox.fault("tote", "status", call="bets", status=429, retry_after="1")
+        sandbox.fault("tote", "partial_data", call="bets")
+        sandbox.configure("tote", clock_offset_seconds=_DAY_SECONDS)
+        _run_until(system, agrees, _FOLLOW_BETS)
+
+
+def _play_markets(system: System, sandbox: Sandbox, progress: Progress) -> None:
+    """Markets that are settled, of which one fails in part, is retried, and is paid whole."""
+
+    def agrees() -> bool:
+        told = market_disagreements(system.warehouse_url, sandbox.ledger("prediction"))
+        return not list(told)
+
+    with progress.step("prediction: markets are settled, one of them fails in part and is retried"):
+        # The schedule may have had them long before.
+        if not agrees():
+            _run_until(system, agrees, _SETTLE)
 
 
 def _clear_what_failed(system: System) -> None:
@@ -192,6 +243,8 @@ def _differences(system: System, sandbox: Sandbox) -> Iterator[str]:
     """What does not agree with the sandbox's ledger, or did not end as it should."""
     yield from disagreements(system.warehouse_url, sandbox.ledger("ticktock"))
     yield from bet_disagreements(system.warehouse_url, sandbox.ledger("odds88"))
+    yield from tote_disagreements(system.warehouse_url, sandbox.ledger("tote"))
+    yield from market_disagreements(system.warehouse_url, sandbox.ledger("prediction"))
     yield from resending.disagreements(system.warehouse_url, sandbox)
     for dag_id in _DAGS:
         expected = int(dag_id == _CATCH_UP)
@@ -285,6 +338,18 @@ _QUESTIONS = {
         SELECT new_currency AS currency, count(*) AS corrections,
                sum(payout_difference) AS payout_difference
         FROM finance.correction WHERE source = 'odds88' GROUP BY 1 ORDER BY 1""",
+    "What tote's bets returned, by currency": """
+        SELECT currency, status, sum(bets) AS bets, sum(stake) AS stake, sum(payout) AS payout,
+               sum(refund) AS refund, sum(enhancement) AS enhancement
+        FROM finance.tote_daily_return GROUP BY 1, 2 ORDER BY 1, 2""",
+    "Which of them are open, by age": """
+        SELECT age_group, currency, count(*) AS bets, sum(stake) AS stake
+        FROM finance.tote_bet_open GROUP BY 1, 2 ORDER BY 1, 2""",
+    "What the markets pay": """
+        SELECT state, currency, count(*) AS markets, sum(positions) AS positions,
+               sum(told_payout) AS told, sum(published_payout) AS published,
+               sum(retry_attempts) AS retries
+        FROM finance.market GROUP BY 1, 2 ORDER BY 1, 2""",
     "What became of the payouts": """
         SELECT business_date, currency, entered_amount AS entered, processed_amount AS processed,
                lost_amount AS lost, open_amount AS open, held_amount AS held, is_final

@@ -18,6 +18,7 @@ _ENTRIES_A_STEP = 10
 _STEP_SECONDS = 10.0
 _FIRST_MESSAGES = 2_000
 _SECONDS_A_MESSAGE = 5
+_MESSAGES_A_BET = 6
 
 
 def entries_kept(file: Path) -> int:
@@ -26,7 +27,8 @@ def entries_kept(file: Path) -> int:
 
 
 class SteadyFeed:
-    """The feed of the sandbox's odds88, a message every few seconds since the time in `file`.
+    """The feed of the sandbox's odds88, a message every few seconds since the time in `file`, and
+    with every few messages a bet of its tote.
 
     So it tells the same after a restart, and what was settled meanwhile.  It goes on whenever it
     is shown, and its clock with it.
@@ -52,11 +54,19 @@ class SteadyFeed:
             # Messages are late by more than a feed as slow as this one is read again.
             recovered_by="first_sent",
         )
+        bets = messages // _MESSAGES_A_BET
+        seconds = bets * _MESSAGES_A_BET * _SECONDS_A_MESSAGE
+        self._sandbox.configure(
+            "tote",
+            bets=bets,
+            history_seconds=max(seconds, 1),
+            clock_stopped_at=(self._began_at + timedelta(seconds=seconds)).isoformat(),
+        )
 
 
 class Growth:
     """The settlement log of the sandbox's ticktock, growing by an entry a second, and the feed of
-    its odds88.
+    its odds88 and the bets of its tote.
     """
 
     def __init__(self, sandbox_url: str, entries_file: Path, feed_file: Path) -> None:

@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Any, Self
 
 from include.local import airflow
 from include.local.airflow import COMPONENTS, POOLS, AirflowApi
@@ -23,8 +23,13 @@ from include.sandbox.addresses import (
     ODDS88_CLIENT_ID,
     ODDS88_PASSWORD,
     ODDS88_PATH,
+    PREDICTION_KEY,
+    PREDICTION_OPERATOR_ID,
+    PREDICTION_PATH,
     TICKTOCK_KEY,
     TICKTOCK_PATH,
+    TOTE_KEY,
+    TOTE_PATH,
     WALLET_KEY,
     WALLET_PATH,
     WALLET_SECRET,
@@ -35,13 +40,23 @@ PROJECT = Path(__file__).resolve().parents[2]
 STATES = PROJECT / ".local"
 SERVER_VARIABLE = "SETTLEMENTS_POSTGRES_URL"
 
-# What the sandbox's odds88 means by its amounts and rates.
-_TERMS_OF_ODDS88 = {
-    "SETTLEMENTS_ODDS88_PAYOUT_UNIT": "major",
-    "SETTLEMENTS_ODDS88_PAYOUT_CONTAINS_PARTIAL_REFUND": "true",
-    "SETTLEMENTS_ODDS88_RATE_BASE_CURRENCY": "EUR",
-    "SETTLEMENTS_ODDS88_RATE_DIRECTION": "units_per_base",
+# What the sandbox's odds88 means by its amounts and rates, who we are to its prediction engine, and
+# what that pays in.
+_TERMS = {
+    "ODDS88": {
+        "SETTLEMENTS_ODDS88_PAYOUT_UNIT": "major",
+        "SETTLEMENTS_ODDS88_PAYOUT_CONTAINS_PARTIAL_REFUND": "true",
+        "SETTLEMENTS_ODDS88_RATE_BASE_CURRENCY": "EUR",
+        "SETTLEMENTS_ODDS88_RATE_DIRECTION": "units_per_base",
+    },
+    "PREDICTION": {
+        "SETTLEMENTS_PREDICTION_OPERATOR_ID": PREDICTION_OPERATOR_ID,
+        "SETTLEMENTS_PREDICTION_DEFAULT_CURRENCY": "USD",
+    },
 }
+
+# Few, since each takes four tasks; positions of one of them fail, and are retried.
+_MARKETS: dict[str, Any] = {"markets": 3, "failing_share": 0.3, "odd_markets": [1]}
 
 _MIGRATE_SECONDS = 300.0
 _READY_SECONDS = 180.0
@@ -54,7 +69,7 @@ class System:
     `is_fresh` forgets what an earlier system left there.  The environment variable
     SETTLEMENTS_POSTGRES_URL names a server to use instead of the embedded one: a login that may
     create databases and roles.  AIRFLOW_CONN_* variables that are already set win over the
-    sandbox's connections, and leave open what another odds88 means.  `airflow_settings` are
+    sandbox's connections, and leave open what another provider means.  `airflow_settings` are
     environment variables that win over ours.
     """
 
@@ -209,6 +224,7 @@ class System:
             "PIPELINES_PASSWORD": self.cluster.password("pipelines"),
             "FINANCE_PASSWORD": self.cluster.password("finance"),
             "OUTBOX_PASSWORD": self.cluster.password("outbox"),
+            "REGISTER_PASSWORD": self.cluster.password("register"),
         }
         inherited = {**airflow.without_airflow(os.environ), **settings}
         steps = {
@@ -233,9 +249,11 @@ class System:
             self._supervisor.finish(name, _MIGRATE_SECONDS)
         self._supervisor.wait_until("the sandbox listens", ready_file.exists, _READY_SECONDS)
         self.sandbox_url = ready_file.read_text(encoding="utf-8").strip()
-        if not self._is_fresh:
-            # Before anybody reads it: what it told in an earlier life must be told again.
-            with Sandbox(self.sandbox_url) as sandbox:
+        # Before anybody reads it.
+        with Sandbox(self.sandbox_url) as sandbox:
+            sandbox.configure("prediction", **_MARKETS)
+            if not self._is_fresh:
+                # What it told in an earlier life must be told again.
                 SteadyFeed(sandbox, self.sandbox_feed_file).show()
 
     def _connections(self, given: Mapping[str, str]) -> dict[str, str]:
@@ -261,6 +279,16 @@ class System:
                     "base_url": f"{self.sandbox_url}{ODDS88_PATH}",
                     "client_id": ODDS88_CLIENT_ID,
                 },
+            },
+            "TOTE": {
+                "conn_type": "http",
+                "password": TOTE_KEY,
+                "extra": {"base_url": f"{self.sandbox_url}{TOTE_PATH}"},
+            },
+            "PREDICTION": {
+                "conn_type": "http",
+                "password": PREDICTION_KEY,
+                "extra": {"base_url": f"{self.sandbox_url}{PREDICTION_PATH}"},
             },
             "WALLET": {
                 "conn_type": "http",
@@ -334,10 +362,13 @@ def _remove_content(folder: Path) -> None:
 
 
 def _terms(given: Mapping[str, str]) -> dict[str, str]:
-    """The settings of the sandbox's odds88, unless another one is connected to."""
-    if "AIRFLOW_CONN_ODDS88" in given:
-        return {}
-    return {name: given.get(name, value) for name, value in _TERMS_OF_ODDS88.items()}
+    """The settings of each of the sandbox's providers, unless another one is connected to."""
+    return {
+        name: given.get(name, value)
+        for provider, terms in _TERMS.items()
+        if f"AIRFLOW_CONN_{provider}" not in given
+        for name, value in terms.items()
+    }
 
 
 def _module(name: str, *arguments: str) -> list[str]:

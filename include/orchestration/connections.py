@@ -15,12 +15,15 @@ from sqlalchemy import URL, Engine
 from include.catchup.sources import Source
 from include.catchup.stream import Feed
 from include.payouts.sending import Partner
+from include.providers import prediction
 from include.providers.http import Account, Client
+from include.providers.tote import HintFeed
 from include.settings import Settings
 from include.warehouse.database import open_engine
 
 WAREHOUSE = "warehouse"
 WALLET = "wallet"
+PREDICTION = "prediction"
 
 # A host that swallows packets must not hold a task, or an alert, for minutes.
 _CONNECT_SECONDS = "10"
@@ -76,6 +79,16 @@ def open_warehouse() -> Engine:
 
 def open_source(source: Source, settings: Settings) -> Client | Feed:
     """What reads the source's provider, from the connection of the same name; close it."""
+    return source.open_client(_account(source), settings)
+
+
+def open_hints(source: Source, settings: Settings) -> HintFeed:
+    """What hints at changes at the source's provider, from the same connection."""
+    assert source.open_hints is not None
+    return source.open_hints(_account(source), settings)
+
+
+def _account(source: Source) -> Account:
     fields = (
         "the key as password and the address as `base_url` in extra, with it `client_id` if the "
         "provider has given one"
@@ -87,8 +100,7 @@ def open_source(source: Source, settings: Settings) -> Client | Feed:
     if base_url is None:
         raise ConnectionIncomplete(source.name, "has no address", fields)
     client_id = connection.extra_dejson.get("client_id")
-    account = Account(base_url, connection.password, None if client_id is None else str(client_id))
-    return source.open_client(account, settings)
+    return Account(base_url, connection.password, None if client_id is None else str(client_id))
 
 
 def open_partner() -> Partner:
@@ -108,6 +120,18 @@ def open_partner() -> Partner:
     if not isinstance(signing_secret, str) or not signing_secret:
         raise ConnectionIncomplete(WALLET, "has no `signing_secret` in extra", fields)
     return Partner(base_url, connection.password, signing_secret)
+
+
+def open_prediction(settings: Settings) -> Client:
+    """The prediction engine, from the connection `prediction`; close it."""
+    fields = "the address, which ends in /api/v1, as `base_url` in extra and the key as password"
+    connection = read_connection(PREDICTION, fields)
+    base_url = base_address(connection)
+    if base_url is None:
+        raise ConnectionIncomplete(PREDICTION, "has no address", fields)
+    if not connection.password:
+        raise ConnectionIncomplete(PREDICTION, "has no password, which is the key", fields)
+    return prediction.open_client(base_url, connection.password, settings)
 
 
 def base_address(connection: Connection) -> str | None:

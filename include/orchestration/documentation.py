@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from include.catchup.log import Log
+from include.catchup.poll import Poll
 from include.catchup.sources import Source
 from include.catchup.stream import Stream
+from include.providers import prediction
 from include.warehouse.findings import KINDS
 
 _RUNBOOKS = Path(__file__).parent / "runbooks"
+_LAND: dict[type, str] = {Log: "land_log", Stream: "land_stream", Poll: "land_poll"}
 
 
 def document_catch_up(source: Source) -> str:
     """The page of a source's catch-up DAG: what it is, the runbook, how its provider speaks."""
     what, _, wire = source.documentation.strip().partition("\n\n")
-    land = _read("land_stream" if isinstance(source.acquire, Stream) else "land_log").rstrip()
+    land = _read(_LAND[type(source.acquire)]).rstrip()
+    if source.open_hints is not None:
+        land += f"\n{_read('listen').rstrip()}"
     runbook = _read("catch_up").replace("{land}", land).replace("{source}", source.name)
     return f"{what}\n\n{runbook}\n# The provider\n\n{wire}"
 
@@ -27,6 +33,12 @@ def document_watch_feeds() -> str:
 def document_resend_settlements() -> str:
     """The page of `resend_settlements`."""
     return _read("resend_settlements")
+
+
+def document_settle_markets() -> str:
+    """The page of `settle_markets`, what becomes of its credits, and how its provider speaks."""
+    wire = (prediction.__doc__ or "").partition("\n\n")[2]
+    return f"{_read('settle_markets')}\n{_read('credits')}\n# The provider\n\n{wire}"
 
 
 def document_import_files() -> str:

@@ -1,6 +1,7 @@
 """Which files of the import folder a run imports, and what becomes of each.
 
-A file whose name begins with that of a stream (`odds88-2026-11-18.ndjson`) holds its messages; any
+A file whose name begins with that of a stream (`odds88-2026-11-18.ndjson`) holds its messages, one
+that begins with `tote` the ids of bets to ask for, and with `prediction` those of markets; any
 other holds payouts.  Whoever triggers a run names a file of that folder and no other of the
 machine's files: not through `..`, an absolute path or a symbolic link.
 """
@@ -20,7 +21,9 @@ from sqlalchemy import Engine
 
 from include.catchup import files
 from include.catchup.files import FileImported
+from include.catchup.registers import RegisterImported, import_register, is_register
 from include.catchup.sources import SOURCES, Source
+from include.markets.queue import MarketsRefused, import_markets, is_market_register
 from include.payouts.importing import FileRefused, Imported, import_file
 from include.settings import Settings
 
@@ -85,7 +88,7 @@ def import_each(
             file = _locate(root, name)
             imported[_shown(name)] = _import(engine, file, day)
             _move_away(file)
-        except (_Refused, FileRefused, files.FileRefused, OSError) as error:
+        except (_Refused, FileRefused, files.FileRefused, MarketsRefused, OSError) as error:
             refused.append(f"{_shown(name)}: {_reason(error)}")
             _log.warning("%s stays where it is: %s", _shown(name), _reason(error))
     if not imported and not refused:
@@ -151,11 +154,14 @@ def _locate(root: Path, name: str) -> Path:
 
 def _import(engine: Engine, file: Path, day: date | None) -> dict[str, Any]:
     before = file.stat()
-    source = _source_of(file)
-    if source is None:
-        told = _import_payouts(engine, file, day)
-    else:
+    if is_register(file):
+        told = _import_register(engine, file)
+    elif is_market_register(file):
+        told = dict(import_markets(engine, file))
+    elif (source := _source_of(file)) is not None:
         told = _import_messages(engine, source, file)
+    else:
+        told = _import_payouts(engine, file, day)
     after = file.stat()
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise _Refused(
@@ -183,6 +189,17 @@ def _import_payouts(engine: Engine, file: Path, day: date | None) -> dict[str, A
     if imported.rejected:
         _log.warning(
             "%s: %d lines were rejected. Each is in wallet.rejected_line with its reason; the "
+            "finding lines_rejected says how to go on.",
+            *(_shown(file.name), imported.rejected),
+        )
+    return {name: count for name, count in asdict(imported).items() if name != "position"}
+
+
+def _import_register(engine: Engine, file: Path) -> dict[str, Any]:
+    imported = import_register(engine, file, _Progress(_shown(file.name)).report)
+    if imported.rejected:
+        _log.warning(
+            "%s: %d lines were rejected. Each is in tote.rejected_line with its reason; the "
             "finding lines_rejected says how to go on.",
             *(_shown(file.name), imported.rejected),
         )
@@ -240,7 +257,7 @@ class _Progress:
         self._name = name
         self._began = self._said = time.monotonic()
 
-    def report(self, imported: Imported | FileImported) -> None:
+    def report(self, imported: Imported | FileImported | RegisterImported) -> None:
         now = time.monotonic()
         is_over = imported.position >= imported.size
         if not is_over and now - self._said < _PROGRESS_SECONDS:
@@ -254,7 +271,7 @@ class _Progress:
         )
 
 
-def _gist(imported: Imported | FileImported) -> tuple[int, str]:
-    if isinstance(imported, Imported):
+def _gist(imported: Imported | FileImported | RegisterImported) -> tuple[int, str]:
+    if isinstance(imported, Imported | RegisterImported):
         return imported.read, f"{imported.new} new, {imported.rejected} rejected"
     return imported.lines, f"{imported.landed} landed, {imported.broken} broken"

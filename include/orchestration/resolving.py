@@ -195,4 +195,6 @@ def _what_takes_it_up(resolution: Resolution) -> str:
         )
     if resolution.source == "wallet":
         return "Done. Nothing is left to run for it."
+    if resolution.source == "prediction":
+        return "Done. The next run of settle_markets takes it up within minutes."
     return "Done. The next run of the feed's catch_up DAG takes it up within minutes."

@@ -9,6 +9,8 @@ from airflow.sdk import Context
 from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
 
 from include.catchup.log import PageStopped
+from include.markets.publishing import MarketsHeld
+from include.markets.queue import EventsStopped, MarketsRefused
 from include.orchestration.connections import ConnectionIncomplete
 from include.orchestration.importing import FilesRefused, ImportFolderUnusable
 from include.orchestration.resending import BusinessDateRefused
@@ -27,9 +29,12 @@ WAITS_FOR_A_PERSON = (
     BusinessDateRefused,
     ConnectionIncomplete,
     DayUnfinished,
+    EventsStopped,
     Fatal,
     FilesRefused,
     ImportFolderUnusable,
+    MarketsHeld,
+    MarketsRefused,
     OutboxUnsound,
     PageStopped,
     SendingStopped,

@@ -15,13 +15,19 @@ from typing import Any
 
 from airflow.sdk import task as airflow_task
 
-from include.catchup import pipeline, watching
+from include.catchup import hints, pipeline, watching
 from include.catchup.position import DOUBLINGS_LIMIT
 from include.catchup.sources import SOURCES, Source
 from include.catchup.stream import Stream
+from include.markets.watching import watch_markets
 from include.orchestration.alerting import alert_failure, send_unsent
 from include.orchestration.assets import RESEND_OUTCOME, SETTLEMENTS
-from include.orchestration.connections import open_partner, open_source, open_warehouse
+from include.orchestration.connections import (
+    open_hints,
+    open_partner,
+    open_source,
+    open_warehouse,
+)
 from include.orchestration.importing import import_each
 from include.orchestration.resending import day_of_run, describe_plan, tell_plan
 from include.orchestration.resolving import Form, resolve_each
@@ -29,6 +35,7 @@ from include.orchestration.retries import RetryByRecovery
 from include.orchestration.telling import tell_failure
 from include.payouts import outbox, outcome, sending
 from include.payouts.watching import watch_payouts
+from include.providers.http import longest_call
 from include.quality import gates, normalizing
 from include.settings import Settings
 from include.warehouse import publishing
@@ -48,13 +55,11 @@ def land_time_limit(source: Source, settings: Settings = SETTINGS) -> timedelta:
 
     A stream's bound may have been doubled; before, its lease is waited for, and it is connected to.
     """
-    longest_wait = max(settings.retry_after_limit_seconds, 10.5)
-    last_call = settings.read_attempts * (settings.call_deadline_seconds + longest_wait)
     bound = settings.land_time_limit_seconds
     if isinstance(source.acquire, Stream):
         bound *= 2**DOUBLINGS_LIMIT
         bound += settings.stream_lease_seconds + settings.call_deadline_seconds
-    return timedelta(seconds=bound + last_call + 120)
+    return timedelta(seconds=bound + longest_call(settings) + 120)
 
 
 TASK_DEFAULTS: dict[str, Any] = {
@@ -76,25 +81,44 @@ def land(source_name: str, run_id: str | None = None) -> dict[str, Any] | None:
     """Land what the provider has beyond the cursor."""
     source = SOURCES[source_name]
     with closing(open_source(source, SETTINGS)) as client:
-        return _told(pipeline.land(open_warehouse(), source, client, SETTINGS, run_id))
+        return counted(pipeline.land(open_warehouse(), source, client, SETTINGS, run_id))
+
+
+# Not tried again: the next run listens anyway, and waits for this one to end.
+@task(
+    retries=0,
+    execution_timeout=timedelta(
+        seconds=SETTINGS.tote_listen_seconds + SETTINGS.call_deadline_seconds + 120
+    ),
+)
+def listen(source_name: str, run_id: str | None = None) -> dict[str, Any] | None:
+    """Hear what hints at changes, for one session."""
+    feed = open_hints(SOURCES[source_name], SETTINGS)
+    return counted(hints.listen(open_warehouse(), feed, SETTINGS, run_id))
+
+
+def listen_beside(source: Source) -> None:
+    """Have the DAG listen while it does the rest, if something hints at the source's changes."""
+    if source.open_hints is not None:
+        listen(source.name)
 
 
 @task()
 def check_raw(source_name: str) -> dict[str, Any] | None:
     """Compare what landed with what the provider counted."""
-    return _told(gates.check_raw(open_warehouse(), source_name, SETTINGS))
+    return counted(gates.check_raw(open_warehouse(), source_name, SETTINGS))
 
 
 @task()
 def normalize(source_name: str) -> dict[str, Any] | None:
     """Turn the records of every checked batch into staged settlements."""
-    return _told(normalizing.normalize(open_warehouse(), SOURCES[source_name], SETTINGS))
+    return counted(normalizing.normalize(open_warehouse(), SOURCES[source_name], SETTINGS))
 
 
 @task()
 def check_settlements(source_name: str) -> dict[str, Any] | None:
     """Hold the staged settlements against the row rules."""
-    return _told(gates.check_settlements(open_warehouse(), source_name, SETTINGS))
+    return counted(gates.check_settlements(open_warehouse(), source_name, SETTINGS))
 
 
 @task(outlets=[SETTLEMENTS])
@@ -102,19 +126,24 @@ def publish(source_name: str, outlet_events: Any = None) -> dict[str, Any] | Non
     """Publish every batch that has passed its checks."""
     published = publishing.publish(open_warehouse(), source_name)
     outlet_events[SETTLEMENTS].extra = {"source": source_name, **asdict(published)}
-    return _told(published)
+    return counted(published)
 
 
 @task(execution_timeout=timedelta(minutes=5))
 def watch() -> dict[str, Any] | None:
-    """Look at every feed, batch, gap and payout: open findings, close those that have passed."""
+    """Look at every feed, batch, gap, payout and market: open findings, close what has passed."""
     engine = open_warehouse()
     feeds = [(source.name, source.feed) for source in SOURCES.values()]
     watched = watching.watch(engine, feeds, SETTINGS)
     # Whatever held payouts back may have been killed before it said so.
     outbox.report_outbox(engine)
-    payouts = watch_payouts(engine)
-    return _told(watching.Watched(watched.opened + payouts.opened, watched.closed + payouts.closed))
+    payouts, markets = watch_payouts(engine), watch_markets(engine, SETTINGS)
+    return counted(
+        watching.Watched(
+            watched.opened + payouts.opened + markets.opened,
+            watched.closed + payouts.closed + markets.closed,
+        )
+    )
 
 
 # Its own failure is no alert: what cannot be delivered would only grow by it.
@@ -128,13 +157,13 @@ def send_alerts() -> dict[str, Any]:
 def prepare(params: Any = None, dag_run: Any = None) -> dict[str, Any] | None:
     """Freeze the bytes of payouts that are new; hold those that cannot be signed."""
     _log.info("This run is for %s and all days before.", day_of_run(params, dag_run))
-    return _told(outbox.freeze_new(open_warehouse()))
+    return counted(outbox.freeze_new(open_warehouse()))
 
 
 @task()
 def check_outbox(params: Any = None, dag_run: Any = None) -> dict[str, Any] | None:
     """Hold the outbox against its own rules before anything is sent."""
-    return _told(outcome.check_outbox(open_warehouse(), day_of_run(params, dag_run)))
+    return counted(outcome.check_outbox(open_warehouse(), day_of_run(params, dag_run)))
 
 
 # A partner that is away is waited for, for hours if need be: by the deadline people are told.  What
@@ -148,7 +177,7 @@ def send(params: Any = None, dag_run: Any = None) -> dict[str, Any] | None:
         planned = sending.plan(engine, SETTINGS, day, batch_items)
         _log.info("%s", describe_plan(day, planned))
         return tell_plan(planned)
-    return _told(
+    return counted(
         sending.send(
             engine, open_partner(), SETTINGS, day, run_id=dag_run.run_id, batch_items=batch_items
         )
@@ -168,7 +197,7 @@ def check_outcome(
         outlet_events[RESEND_OUTCOME].extra = about
         return None
     reported = outcome.check_outcome(open_warehouse(), day, run_id=dag_run.run_id)
-    told = _told(reported)
+    told = counted(reported)
     outlet_events[RESEND_OUTCOME].extra = {**about, **(told or {})}
     return told
 
@@ -188,8 +217,8 @@ def resolve(params: Any = None, dag_run: Any = None) -> dict[str, Any]:
     return resolve_each(open_warehouse(), form, dag_run.triggering_user_name, dag_run.run_id)
 
 
-def _told(result: Any) -> dict[str, Any] | None:
-    """The result in counts, which are logged; None, which Airflow need not store, if all are 0."""
+def counted(result: Any) -> dict[str, Any] | None:
+    """A result in counts, which are logged; None, which Airflow need not store, if all are 0."""
     counts = result._asdict() if hasattr(result, "_asdict") else asdict(result)
     _log.info("%s: %s", type(result).__name__, counts)
     return counts if any(isinstance(count, int) and count for count in counts.values()) else None

@@ -259,10 +259,11 @@ FROM unnest(CAST(:ids AS text[]), CAST(:attempts AS bigint[])) AS told (id, atte
 WHERE transaction_id = told.id AND disposition = 'open'
 """)
 
-_LOST = text("""
-SELECT transaction_id
+_BOOKED_OTHERWISE = text("""
+SELECT transaction_id, disposition
 FROM wallet.transaction
-WHERE transaction_id = ANY (CAST(:ids AS text[])) AND disposition = 'lost'
+WHERE transaction_id = ANY (CAST(:ids AS text[]))
+    AND (disposition = 'lost' OR evidence ->> 'paid_otherwise' IS NOT NULL)
 ORDER BY transaction_id
 """)
 
@@ -292,7 +293,7 @@ WHERE transaction_id = told.id AND disposition = 'open'
 # Which holds a new one takes the place of; '' is none.  Others stay, with their finding.
 _GIVES_WAY = {
     "refusal_pending": ["", "in_doubt"],
-    "contested": ["", "in_doubt", "refusal_pending", "unclear"],
+    "contested": ["", "in_doubt", "refusal_pending", "unclear", "owed"],
     "in_doubt": [""],
 }
 
@@ -395,8 +396,11 @@ def _process(connection: Connection, booked: Sequence[_Row]) -> int:
         return 0
     processed = connection.execute(_PROCESS, _named(booked)).rowcount
     if processed < len(booked):
-        lost = set(connection.scalars(_LOST, _named(booked)))
-        _tell_paid_though_lost(connection, [row for row in booked if row.transaction_id in lost])
+        found = connection.execute(_BOOKED_OTHERWISE, _named(booked))
+        otherwise = {row.transaction_id: row.disposition for row in found}
+        for disposition, surprise in (("lost", _PAID_THOUGH_LOST), ("processed", _PAID_TWICE)):
+            rows = [row for row in booked if otherwise.get(row.transaction_id) == disposition]
+            _tell_paid(connection, rows, surprise)
     return processed
 
 
@@ -442,7 +446,29 @@ def _numbers(numbers: Iterable[int]) -> str:
     return "{" + ",".join(map(str, numbers)) + "}"
 
 
-def _tell_paid_though_lost(connection: Connection, rows: Iterable[_Row]) -> None:
+class _Surprise(NamedTuple):
+    """A finding about payouts that are answered as booked, and were not to be any more."""
+
+    kind: str
+    were: str
+    kept: str
+
+
+_PAID_THOUGH_LOST = _Surprise(
+    "paid_though_lost",
+    "given up as lost",
+    "They stay lost, since that was booked; the answer is stored with the attempt. Correct the "
+    "books by hand, and tell the partner if it should not have paid.",
+)
+_PAID_TWICE = _Surprise(
+    "paid_twice",
+    "paid otherwise by the operator",
+    "They stay acknowledged, by the operator's own reference; the answer is stored with the "
+    "attempt. Take one of the two payments back by hand.",
+)
+
+
+def _tell_paid(connection: Connection, rows: Iterable[_Row], surprise: _Surprise) -> None:
     by_attempt: dict[int, list[str]] = defaultdict(list)
     for row in rows:
         by_attempt[row.attempt_id].append(row.transaction_id)
@@ -450,14 +476,12 @@ def _tell_paid_though_lost(connection: Connection, rows: Iterable[_Row]) -> None
         open_finding(
             connection,
             Finding(
-                kind="paid_though_lost",
+                kind=surprise.kind,
                 source=SOURCE,
                 subject=f"attempt {attempt_id}",
-                summary=f"The wallet answered {len(ids)} payouts as paid that had been given up as "
-                "lost.",
-                kept="They stay lost, since that was booked; the answer is stored with the "
-                "attempt. Correct the books by hand, and tell the partner if it should not have "
-                "paid.",
+                summary=f"The wallet answered {len(ids)} payouts as paid that had been "
+                f"{surprise.were}.",
+                kept=surprise.kept,
                 detail={"attempt_id": attempt_id, "count": len(ids), "examples": ids[:_EXAMPLES]},
             ),
         )

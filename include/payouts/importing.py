@@ -13,15 +13,13 @@ imported any number of times, by two at once, and again after an import was kill
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import (
@@ -37,28 +35,27 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy import text as sql
-from sqlalchemy.dialects.postgresql import insert
 
 from include.payouts.outbox import SOURCE, report_outbox
 from include.providers.wallet import Item
 from include.warehouse.database import copy_rows, transaction
 from include.warehouse.findings import Finding, open_finding
+from include.warehouse.lines import (
+    LINE_LIMIT_BYTES,
+    Line,
+    LineRejected,
+    cells,
+    chunks,
+    keep_rejected,
+    split,
+)
 from include.warehouse.tables import PAYOUT_COLUMNS, rejected_line
 
-LINE_LIMIT_BYTES = 64 * 1024
-"""A line of so many bytes is no payout: those of the documentation have some 400."""
-KEPT_BYTES = 8192
-"""How much of a rejected line is kept."""
-
-_LINES_AT_A_TIME = 5000
-_BYTES_AT_A_TIME = 8 * 2**20
 _EXAMPLES = 10
 _FIRST_DATE = date(2000, 1, 1)
 _AMOUNT_LIMIT = 2**63 - 1
 _TRANSACTION_ID_LIMIT = 500
 _CURRENCY_LIMIT = 20
-_REASON_LIMIT = 500
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _TEXT_FIELDS = tuple(
     (field.name, field.encode_name) for field in msgspec.structs.fields(Item) if field.type is str
@@ -68,10 +65,6 @@ _WHOLE = "it must be a whole number in hundred-thousandths of the currency"
 
 class FileRefused(Exception):
     """The file as a whole cannot be imported; the message says what to change."""
-
-
-class _Rejected(Exception):
-    """A line is no payout; the message says why."""
 
 
 class _Payout(
@@ -117,10 +110,10 @@ def import_file(
     """
     with path.open("rb") as file:
         imported = Imported(size=path.stat().st_size)
-        lines = _split(file)
+        lines = split(file)
         read_payout = _reader(path, lines)
         days = _Days(_today(engine), business_date)
-        for chunk in _chunks(lines):
+        for chunk in chunks(lines):
             parsed = _parse(chunk, read_payout, days)
             _store(engine, _name(path), parsed, imported)
             imported.position = chunk[-1].ends_at
@@ -145,82 +138,12 @@ def _today(engine: Engine) -> date:
     return today
 
 
-# Lines.
-
-
-class _Line(NamedTuple):
-    """A line without its end; of one that is too long the beginning, its size and its digest."""
-
-    number: int
-    text: bytes
-    is_ended: bool
-    ends_at: int
-    size: int
-    digest: bytes | None = None
-
-    @property
-    def is_too_long(self) -> bool:
-        return self.digest is not None
-
-    @property
-    def sha256(self) -> bytes:
-        return self.digest or hashlib.sha256(self.text).digest()
-
-
-def _split(file: BinaryIO) -> Iterator[_Line]:
-    """The lines of the file, in bounded memory however long one is."""
-    number = position = 0
-    while piece := file.readline(LINE_LIMIT_BYTES):
-        number += 1
-        position += len(piece)
-        is_ended = piece.endswith(b"\n")
-        is_whole = is_ended or len(piece) < LINE_LIMIT_BYTES
-        text = piece.removeprefix(_BYTE_ORDER_MARK) if number == 1 else piece
-        if is_whole:
-            text = _without_end(text)
-            yield _Line(number, text, is_ended, position, len(text))
-        else:
-            line = _skip_rest(file, number, text, position)
-            position = line.ends_at
-            yield line
-
-
-def _skip_rest(file: BinaryIO, number: int, beginning: bytes, position: int) -> _Line:
-    digest = hashlib.sha256(beginning)
-    size = len(beginning)
-    is_ended = False
-    while not is_ended and (piece := file.readline(LINE_LIMIT_BYTES)):
-        position += len(piece)
-        is_ended = piece.endswith(b"\n")
-        text = _without_end(piece) if is_ended else piece
-        digest.update(text)
-        size += len(text)
-    return _Line(number, beginning[:KEPT_BYTES], is_ended, position, size, digest.digest())
-
-
-def _without_end(line: bytes) -> bytes:
-    return line.removesuffix(b"\n").removesuffix(b"\r")
-
-
-def _chunks(lines: Iterator[_Line]) -> Iterator[list[_Line]]:
-    chunk: list[_Line] = []
-    size = 0
-    for line in lines:
-        chunk.append(line)
-        size += len(line.text)
-        if len(chunk) >= _LINES_AT_A_TIME or size >= _BYTES_AT_A_TIME:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
-
-
 # From a line to a payout.
 
-_Read = Callable[[_Line], _Payout]
+_Read = Callable[[Line], _Payout]
 
 
-def _reader(path: Path, lines: Iterator[_Line]) -> _Read:
+def _reader(path: Path, lines: Iterator[Line]) -> _Read:
     """What reads a line of this file; takes the header of a CSV file from `lines`."""
     match path.suffix.lower():
         case ".ndjson" | ".jsonl":
@@ -237,17 +160,17 @@ def _reader(path: Path, lines: Iterator[_Line]) -> _Read:
 _JSON = msgspec.json.Decoder(_Payout)
 
 
-def _read_json(line: _Line) -> _Payout:
+def _read_json(line: Line) -> _Payout:
     try:
         payout = _JSON.decode(line.text)
     except UnicodeDecodeError:
-        raise _Rejected("it is not UTF-8") from None
+        raise LineRejected("it is not UTF-8") from None
     except (msgspec.DecodeError, RecursionError) as error:
-        raise _Rejected(_told(error)) from None
+        raise LineRejected(_told(error)) from None
     if _has_room_for_another_name(line.text, payout):
         names = [name for name, _ in json.loads(line.text, object_pairs_hook=list)]
         if len(set(names)) < len(names):
-            raise _Rejected("a name is in it twice")
+            raise LineRejected("a name is in it twice")
     return payout
 
 
@@ -265,11 +188,11 @@ def _has_room_for_another_name(text: bytes, payout: _Payout) -> bool:
     return text.count(b'"') != 2 * quoted
 
 
-def _read_header(lines: Iterator[_Line]) -> list[str]:
+def _read_header(lines: Iterator[Line]) -> list[str]:
     line = next(lines, None)
     try:
-        names = _cells(line) if line is not None else []
-    except _Rejected as error:
+        names = cells(line) if line is not None else []
+    except LineRejected as error:
         raise FileRefused(
             f"The first line cannot be read: {error}. Nothing was imported."
         ) from None
@@ -289,29 +212,17 @@ def _csv_reader(names: Sequence[str]) -> _Read:
     # The end of a line that was cut off does not show in these, but may in all others.
     may_be_cut = names[-1] not in ("isWin", "businessDate")
 
-    def read(line: _Line) -> _Payout:
-        cells = _cells(line)
-        if len(cells) != len(names):
-            raise _Rejected(f"it has {len(cells)} fields instead of {len(names)}")
+    def read(line: Line) -> _Payout:
+        told = cells(line)
+        if len(told) != len(names):
+            raise LineRejected(f"it has {len(told)} fields instead of {len(names)}")
         if may_be_cut and not line.is_ended:
-            raise _Rejected(
+            raise LineRejected(
                 "the file ends without a line break, so it may have been cut short; add one"
             )
-        return _typed(dict(zip(names, cells, strict=True)))
+        return _typed(dict(zip(names, told, strict=True)))
 
     return read
-
-
-def _cells(line: _Line) -> list[str]:
-    try:
-        [cells] = csv.reader([line.text.decode()], strict=True)
-    except UnicodeDecodeError as error:
-        raise _Rejected(f"it is not UTF-8 (byte {error.start})") from None
-    except csv.Error as error:
-        raise _Rejected(f"it is not CSV: {error}") from None
-    except ValueError:
-        raise _Rejected("it is not one line of CSV") from None
-    return cells
 
 
 _DIGITS = re.compile(r"-?[0-9]{1,19}")
@@ -321,9 +232,9 @@ _BOOLEANS = {"true": True, "false": False}
 
 def _typed(cells: dict[str, str]) -> _Payout:
     if not _DIGITS.fullmatch(cells["amount"]):
-        raise _Rejected(f"amount is {_quoted(cells['amount'])}; {_WHOLE}")
+        raise LineRejected(f"amount is {_quoted(cells['amount'])}; {_WHOLE}")
     if cells["isWin"] not in _BOOLEANS:
-        raise _Rejected(f"isWin is {_quoted(cells['isWin'])}; it must be true or false")
+        raise LineRejected(f"isWin is {_quoted(cells['isWin'])}; it must be true or false")
     return _Payout(
         **{name: cells[wire_name] for name, wire_name in _TEXT_FIELDS},
         amount=int(cells["amount"]),
@@ -340,7 +251,7 @@ def _typed_date(cell: str) -> date | None:
             return date.fromisoformat(cell)
     except ValueError:
         pass
-    raise _Rejected(f"businessDate is {_quoted(cell)}; it must be a day, YYYY-MM-DD")
+    raise LineRejected(f"businessDate is {_quoted(cell)}; it must be a day, YYYY-MM-DD")
 
 
 def _quoted(value: str) -> str:
@@ -353,7 +264,7 @@ class _Days(NamedTuple):
     today: date
     given: date | None
 
-    def of(self, line: _Line, payout: _Payout) -> date:
+    def of(self, line: Line, payout: _Payout) -> date:
         day = payout.business_date or self.given
         if day is None:
             raise FileRefused(
@@ -362,9 +273,11 @@ class _Days(NamedTuple):
                 "without one belong to."
             )
         if day > self.today:
-            raise _Rejected(f"the business date {day} lies in the future: it is {self.today} UTC")
+            raise LineRejected(
+                f"the business date {day} lies in the future: it is {self.today} UTC"
+            )
         if day < _FIRST_DATE:
-            raise _Rejected(f"the business date {day} lies before {_FIRST_DATE}")
+            raise LineRejected(f"the business date {day} lies before {_FIRST_DATE}")
         return day
 
 
@@ -372,40 +285,40 @@ def _check(payout: _Payout) -> None:
     for name, wire_name in _TEXT_FIELDS:
         value: str = getattr(payout, name)
         if not value.strip():
-            raise _Rejected(f"{wire_name} is empty")
+            raise LineRejected(f"{wire_name} is empty")
         if "\0" in value:
-            raise _Rejected(f"{wire_name} holds a NUL character, which cannot be stored")
+            raise LineRejected(f"{wire_name} holds a NUL character, which cannot be stored")
     if len(payout.transaction_id) > _TRANSACTION_ID_LIMIT:
-        raise _Rejected(f"transactionId is longer than {_TRANSACTION_ID_LIMIT} characters")
+        raise LineRejected(f"transactionId is longer than {_TRANSACTION_ID_LIMIT} characters")
     if len(payout.currency) > _CURRENCY_LIMIT:
-        raise _Rejected(f"currency is longer than {_CURRENCY_LIMIT} characters")
+        raise LineRejected(f"currency is longer than {_CURRENCY_LIMIT} characters")
     if not 0 <= payout.amount <= _AMOUNT_LIMIT:
         # Not quoted: it may have any number of digits.
         what = "negative" if payout.amount < 0 else "beyond 2^63 - 1"
-        raise _Rejected(f"amount is {what}")
+        raise LineRejected(f"amount is {what}")
 
 
 class _Parsed(NamedTuple):
     """The lines of a chunk: rows for the outbox, each with its line's number, and the others."""
 
     rows: list[tuple[Any, ...]]
-    rejected: list[tuple[_Line, str]]
+    rejected: list[tuple[Line, str]]
 
 
-def _parse(chunk: list[_Line], read_payout: _Read, days: _Days) -> _Parsed:
+def _parse(chunk: list[Line], read_payout: _Read, days: _Days) -> _Parsed:
     parsed = _Parsed([], [])
     for line in chunk:
         if not line.text.strip():
             continue
         try:
             if line.is_too_long:
-                raise _Rejected(f"it has {LINE_LIMIT_BYTES} bytes or more")
+                raise LineRejected(f"it has {LINE_LIMIT_BYTES} bytes or more")
             payout = read_payout(line)
             _check(payout)
             day = days.of(line, payout)
             entered = (getattr(payout, name) for name in PAYOUT_COLUMNS)
             parsed.rows.append((line.number, *entered, day))
-        except _Rejected as error:
+        except LineRejected as error:
             parsed.rejected.append((line, str(error)))
     return parsed
 
@@ -458,7 +371,7 @@ def _store(engine: Engine, file_name: str, parsed: _Parsed, imported: Imported) 
     """Commit a chunk, and count what became of it."""
     with transaction(engine, "importer") as connection:
         new, conflicting, held = _enter(connection, file_name, parsed.rows)
-        _keep_rejected(connection, file_name, parsed.rejected)
+        keep_rejected(connection, rejected_line, file_name, parsed.rejected)
     imported.read += len(parsed.rows) + len(parsed.rejected)
     imported.new += new
     imported.same += len(parsed.rows) - new - conflicting
@@ -481,29 +394,6 @@ def _enter(
     connection.execute(sql("SET LOCAL ROLE importer"))
     compared = connection.execute(sql(_COMPARE)).one()
     return new, compared.conflicting, compared.held
-
-
-def _keep_rejected(
-    connection: Connection, file_name: str, rejected: list[tuple[_Line, str]]
-) -> None:
-    rows = [
-        {
-            "file_name": file_name,
-            "line_number": line.number,
-            "reason": _storable(reason),
-            "line": line.text[:KEPT_BYTES],
-            "line_bytes": line.size,
-            "line_sha256": line.sha256,
-        }
-        for line, reason in rejected
-    ]
-    if rows:
-        connection.execute(insert(rejected_line).on_conflict_do_nothing(), rows)
-
-
-def _storable(reason: str) -> str:
-    """A reason may quote a name of the line, which may be anything."""
-    return reason.replace("\0", "\\0")[:_REASON_LIMIT]
 
 
 def _report_rejected(engine: Engine, file_name: str, imported: Imported) -> None:

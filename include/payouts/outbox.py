@@ -55,6 +55,15 @@ HOLDS = {
         "transactions_in_doubt",
         _ANSWERS_KEPT,
     ),
+    "credit_changed": Hold(
+        "the settlements that they credit say something else since, before they were sent"
+    ),
+    "owed": Hold(
+        "the wallet does not pay them; credits of markets are owed, never lost",
+        "credits_refused",
+        "What the wallet answered is stored with their attempts. The operator still owes them, and "
+        "nothing of them is sent by itself; all others go on.",
+    ),
     "unclear": Hold(
         "the wallet refused them in a way that is not known", "transactions_unclear", _ANSWERS_KEPT
     ),

@@ -28,7 +28,7 @@ NO_CODE = "no code"
 
 
 class StageJudged(NamedTuple):
-    """How many payouts became lost, how many are held by findings, and which codes stopped."""
+    """How many payouts became lost, how many are held or owed, and which codes stopped."""
 
     lost: int
     held: int
@@ -78,6 +78,15 @@ _LOSE = text("""
 UPDATE wallet.transaction
 SET disposition = 'lost', hold_reason = NULL, hold_detail = NULL
 WHERE transaction_id = ANY (CAST(:ids AS text[]))
+    AND origin_source IS DISTINCT FROM 'prediction'
+""")
+
+# A market's credit is owed to its player whatever the wallet says: the finding comes with the
+# report of what is held.
+_OWE = text("""
+UPDATE wallet.transaction
+SET hold_reason = 'owed'
+WHERE transaction_id = ANY (CAST(:ids AS text[])) AND origin_source = 'prediction'
 """)
 
 _UNJUDGED = text("""
@@ -110,8 +119,8 @@ def stopped_currencies(engine: Engine) -> dict[str, int]:
 
 
 def judge_stage(engine: Engine, sender: Sender, stage: Stage, settings: Settings) -> StageJudged:
-    """Make the stage's refusals lost, but for those of which there are too many: these are held,
-    with one finding for each code.
+    """Make the stage's refusals lost, or owed if they are credits of a market, but for those of
+    which there are too many: these are held, with one finding for each code.
 
     All attempts of the stage must be closed.
     """
@@ -121,11 +130,13 @@ def judge_stage(engine: Engine, sender: Sender, stage: Stage, settings: Settings
         lock_source(connection, SOURCE)
         stopping = _stopping_codes(connection, stage, settings)
         pending = connection.execute(_LOCK_PENDING, this).all()
-        lost = [row.transaction_id for row in pending if row.code not in stopping]
-        if lost:
-            connection.execute(_LOSE, {"ids": array_literal(lost)})
+        final = [row.transaction_id for row in pending if row.code not in stopping]
+        lost = owed = 0
+        if final:
+            lost = connection.execute(_LOSE, {"ids": array_literal(final)}).rowcount
+            owed = connection.execute(_OWE, {"ids": array_literal(final)}).rowcount
         held = sum(_ask(connection, stage, code) for code in sorted(stopping))
-    return StageJudged(len(lost), held, tuple(sorted(stopping)))
+    return StageJudged(lost, held + owed, tuple(sorted(stopping)))
 
 
 def _stopping_codes(connection: Connection, stage: Stage, settings: Settings) -> frozenset[str]:

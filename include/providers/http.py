@@ -96,6 +96,12 @@ class Answer:
     retry_after: float | None = None
 
 
+def longest_call(settings: Settings) -> float:
+    """Longest that one read may take, with every retry and the waits between them (seconds)."""
+    longest_wait = max(settings.retry_after_limit_seconds, 10.5)
+    return settings.read_attempts * (settings.call_deadline_seconds + longest_wait)
+
+
 class Client:
     """Calls one provider, for one thread; close it, or use it in a `with` statement.
 

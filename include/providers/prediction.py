@@ -547,6 +547,7 @@ def normalize(record: bytes, context: RecordContext, terms: Terms = UNDECIDED) -
         player_id=told.player_id,
         market_id=told.market_id,
         selection_id=told.outcome_id,
+        position_id=told.position_id,
         currency=terms.currency,
         payout=Decimal(told.total_payout) if is_completed else None,
         reason=told.error_message,

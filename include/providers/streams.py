@@ -17,7 +17,7 @@ import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import h11
 import httpcore
@@ -75,7 +75,10 @@ _SILENT = logging.Logger("websockets", level=logging.CRITICAL + 1)
 
 
 class Socket:
-    """One open connection, for one thread; `open_socket` makes it."""
+    """One open connection, for one thread; `open_socket` makes it.
+
+    `subprotocol` is what the provider chose of what it was offered, None if none of that.
+    """
 
     def __init__(
         self,
@@ -83,7 +86,9 @@ class Socket:
         connection: socket.socket,
         message_limit: int,
         secrets: tuple[str, ...],
+        subprotocol: str | None = None,
     ) -> None:
+        self.subprotocol = subprotocol
         self._provider = provider
         self._connection = connection
         self._message_limit = message_limit
@@ -110,6 +115,15 @@ class Socket:
                 break
         return self._messages.popleft() if self._messages else None
 
+    def send(self, text: bytes) -> None:
+        """Say something, a text in UTF-8.
+
+        Never raises: if the connection is over, or breaks now, `receive` says so in its turn.
+        """
+        if self._end is None:
+            self._frames.send_text(text)
+            self._write_or_lose()
+
     def close(self) -> None:
         """Say goodbye and wait shortly for the provider to end the connection; never raises."""
         if self._end is None:
@@ -135,10 +149,7 @@ class Socket:
             self._end = self._ending()
             self._hang_up()
             return
-        try:
-            self._write(_WRITE_SECONDS)
-        except OSError as error:
-            self._lose(error)
+        self._write_or_lose()
 
     def _read(self, seconds: float) -> None:
         try:
@@ -159,11 +170,17 @@ class Socket:
             self._messages.append(bytes(self._begun))
             self._begun.clear()
 
+    def _write_or_lose(self) -> None:
+        try:
+            self._write(_WRITE_SECONDS)
+        except OSError as error:
+            self._lose(error)
+
     def _write(self, seconds: float) -> None:
-        answers = b"".join(self._frames.data_to_send())
-        if answers:
+        said = b"".join(self._frames.data_to_send())
+        if said:
             self._connection.settimeout(seconds)
-            self._connection.sendall(answers)
+            self._connection.sendall(said)
 
     def _lose(self, error: OSError) -> None:
         self._end = self._ended(f"The connection broke ({shown(str(error), self._secrets)}).")
@@ -231,15 +248,17 @@ def open_socket(
     settings: Settings,
     *,
     meanings: Mapping[int, str] | None = None,
+    subprotocols: Sequence[str] = (),
 ) -> Socket:
     """Connect to `url` (ws or wss) with these headers, whose values are shown nowhere.
 
-    `provider` is the source's name, `meanings` says what a status means at this provider.  Lasts
+    `provider` is the source's name, `meanings` says what a status means at this provider, and
+    `subprotocols` are offered, the one to prefer first; it may choose one of them or none.  Lasts
     at most `call_deadline_seconds`.  Raises `StreamRefused` if the provider allows no connection
     now (429), another `Retriable` if there was no sound answer, and `Fatal` when a person must
     change something first: whatever else was answered, or a certificate that is not trusted.
     """
-    return _Handshake(provider, url, headers, settings, meanings or {}).perform()
+    return _Handshake(provider, url, headers, settings, meanings or {}, subprotocols).perform()
 
 
 class _Handshake:
@@ -252,6 +271,7 @@ class _Handshake:
         headers: Mapping[str, str],
         settings: Settings,
         meanings: Mapping[int, str],
+        subprotocols: Sequence[str],
     ) -> None:
         self._provider = provider
         words = (word for text in headers.values() for word in _WORD.findall(text))
@@ -260,6 +280,7 @@ class _Handshake:
         self._headers = headers
         self._settings = settings
         self._meanings = meanings
+        self._subprotocols = subprotocols
         self._key = generate_key()
         self._http = h11.Connection(h11.CLIENT)
 
@@ -269,13 +290,13 @@ class _Handshake:
             answer = self._answer(stream)
             if answer.status_code != _SWITCHING_PROTOCOLS:
                 raise self._refused(answer, stream)
-            self._check(answer)
+            subprotocol = self._check(answer)
             connected: socket.socket = stream.get_extra_info("socket")
         except BaseException:
             stream.close()
             raise
         limit = self._settings.stream_message_limit_bytes
-        opened = Socket(self._provider, connected, limit, self._secrets)
+        opened = Socket(self._provider, connected, limit, self._secrets, subprotocol)
         early, _ = self._http.trailing_data
         if early:
             opened.take_in(early)
@@ -322,6 +343,7 @@ class _Handshake:
 
     def _request(self) -> bytes:
         place = self._place
+        offered = ", ".join(self._subprotocols)
         request = h11.Request(
             method="GET",
             target=place.resource_name,
@@ -331,6 +353,7 @@ class _Handshake:
                 ("Connection", "Upgrade"),
                 ("Sec-WebSocket-Key", self._key),
                 ("Sec-WebSocket-Version", "13"),
+                *([("Sec-WebSocket-Protocol", offered)] if offered else []),
                 ("User-Agent", "settlement-pipelines"),
                 *self._headers.items(),
             ],
@@ -344,14 +367,19 @@ class _Handshake:
             self._http.receive_data(stream.read(_READ_BYTES))
         return event
 
-    def _check(self, answer: h11.Response | h11.InformationalResponse) -> None:
-        """Whether it is a WebSocket without extensions that begins now, and an answer to us."""
+    def _check(self, answer: h11.Response | h11.InformationalResponse) -> str | None:
+        """The subprotocol that was chosen, if it is a WebSocket without extensions that begins now,
+        and an answer to us.
+        """
         headers = dict(answer.headers)
+        named = [value for name, value in answer.headers if name == b"sec-websocket-protocol"]
+        chosen = named[0].decode("latin-1") if named else None
         is_sound = (
             headers.get(b"upgrade", b"").lower() == b"websocket"
             and headers.get(b"sec-websocket-accept") == accept_key(self._key).encode()
             and b"sec-websocket-extensions" not in headers
-            and b"sec-websocket-protocol" not in headers
+            and len(named) <= 1
+            and (chosen is None or chosen in self._subprotocols)
         )
         if not is_sound:
             raise StreamEnded(
@@ -360,6 +388,7 @@ class _Handshake:
                 f"for. {KEPT}",
                 WAIT_AND_SEE.format(provider=self._provider),
             )
+        return chosen
 
     def _refused(
         self, answer: h11.Response | h11.InformationalResponse, stream: httpcore.NetworkStream

@@ -21,6 +21,7 @@ Quirks:
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal, Inexact, InvalidOperation
@@ -33,14 +34,23 @@ from typing import Annotated, Any, TypeGuard, get_args
 import msgspec
 
 from include.model import Outcome, Record, RecordContext, SettledAtBasis, Settlement, Status
-from include.providers.errors import Fatal, PageUndecodable, RecordRejected, Retriable
-from include.providers.http import KEPT, WAIT_AND_SEE, Answer, Client
+from include.providers.errors import (
+    Fatal,
+    PageUndecodable,
+    RecordRejected,
+    Retriable,
+    StreamEnded,
+)
+from include.providers.http import KEPT, WAIT_AND_SEE, Account, Answer, Client
 from include.providers.moments import in_utc
+from include.providers.streams import Socket, open_socket
 from include.settings import Settings
 
 PROVIDER = "tote"
 PAGE_LIMIT = 250
 PERIOD_LIMIT = timedelta(days=90)
+# Ids are parts of index keys, which Postgres limits to about 2700 bytes together.
+ID_CHARACTERS_LIMIT = 128
 QUERY = (Path(__file__).parent / "tote_bets.graphql").read_text(encoding="utf-8")
 SUBPROTOCOLS = ("graphql-transport-ws", "graphql-ws")
 """What the socket can be asked to speak, the one to prefer first; without any it is plain JSON."""
@@ -60,8 +70,6 @@ _AUTHORIZATION_CODES = frozenset(
     {"AUTH_NOT_AUTHENTICATED", "AUTH_NOT_AUTHORIZED", "FORBIDDEN", "UNAUTHENTICATED"}
 )
 _QUESTION_CODES = frozenset({"BAD_USER_INPUT", "GRAPHQL_PARSE_FAILED", "GRAPHQL_VALIDATION_FAILED"})
-# Ids are parts of index keys, which Postgres limits to about 2700 bytes together.
-_NAME_CHARACTERS_LIMIT = 128
 _CURSOR_CHARACTERS_LIMIT = 1000
 _UNKNOWN_FIELDS_SHOWN = 20
 # Far above the documented limit; a body of small values must not become millions of objects.
@@ -115,7 +123,7 @@ class SettlementStatus(StrEnum):
     REFUNDED = "REFUNDED"
 
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=_NAME_CHARACTERS_LIMIT)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=ID_CHARACTERS_LIMIT)]
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
@@ -386,6 +394,35 @@ def read_page(body: bytes) -> Page:
     )
 
 
+def totals_of(records: Iterable[bytes]) -> Totals | None:
+    """What these bets add up to, as tote adds up all pages; None if one of them cannot be judged.
+
+    What it calls stakes is taken for those of every bet, taken or not; returns and refunds for the
+    `returnAmount` and `refundAmount` that each tells now, settled or not.
+    """
+    count = 0
+    stakes: dict[str, Decimal] = {}
+    returns: dict[str, Decimal] = {}
+    refunds: dict[str, Decimal] = {}
+    try:
+        for record in records:
+            bet = read_bet(record)
+            told = bet.resulting.returns if bet.resulting else None
+            count += 1
+            _add(stakes, bet.placement.stake)
+            _add(returns, told.return_amount if told else None)
+            _add(refunds, told.refund_amount if told else None)
+    except (RecordRejected, Inexact, InvalidOperation):
+        return None
+    return Totals(count, stakes, returns, refunds)
+
+
+def _add(sums: dict[str, Decimal], money: Money | None) -> None:
+    if money is not None:
+        currency, amount = _amount(money, "an amount")
+        sums[currency] = _EXACT.add(sums.get(currency, Decimal(0)), amount)
+
+
 def next_cursor(page: Page) -> str | None:
     """Where the next page of a period begins; None if this one was the last.
 
@@ -613,6 +650,56 @@ def settle(bet: Bet, observed_at: datetime, *, is_total_checked: bool) -> Settle
     )
 
 
+class Standing(msgspec.Struct, frozen=True, gc=False):
+    """How a bet stands, in tote's own words: what asking for bets, and comparing them with hints,
+    goes by.  Whether its amounts are sound is for `settle` to judge.
+    """
+
+    status: Status
+    placement: PlacementStatus
+    resulting: ResultingStatus | None
+    settlement: SettlementStatus | None
+    returns: Returns | None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more is to come, unless tote corrects itself."""
+        return self.status is not Status.OPEN
+
+    @property
+    def total(self) -> Decimal | None:
+        """All that is returned, in major units; None if no amount is told that can be read."""
+        return _told_amount(self.returns.total_amount if self.returns else None)
+
+    @property
+    def returned(self) -> Decimal | None:
+        """The same without refund and enhancement."""
+        return _told_amount(self.returns.return_amount if self.returns else None)
+
+
+def standing(record: bytes) -> Standing | None:
+    """How the bet of this exact text stands; None if it cannot be judged."""
+    try:
+        bet = read_bet(record)
+    except RecordRejected:
+        return None
+    resulting = bet.resulting
+    return Standing(
+        _status(bet),
+        bet.placement.status,
+        resulting.status if resulting else None,
+        bet.settlement.status if bet.settlement else None,
+        resulting.returns if resulting else None,
+    )
+
+
+def _told_amount(money: Money | None) -> Decimal | None:
+    try:
+        return None if money is None else _amount(money, "an amount")[1]
+    except RecordRejected:
+        return None
+
+
 def order_of(observed_at: datetime) -> str:
     """A text that sorts, byte by byte, as we looked."""
     moment = observed_at.astimezone(UTC).replace(tzinfo=None)
@@ -783,9 +870,13 @@ class Hint(msgspec.Struct, frozen=True, gc=False):
 
 
 class Notice(msgspec.Struct, frozen=True, gc=False):
-    """A message about no bet, such as a frame of the subprotocol; `kind` is its own word for it."""
+    """A message about no bet, such as a frame of the subprotocol; `kind` is its own word for it.
+
+    `subscription` is the type of message that it is about, None if it is about none of ours.
+    """
 
     kind: str
+    subscription: str | None = None
 
 
 class BrokenHint(msgspec.Struct, frozen=True, gc=False):
@@ -810,19 +901,24 @@ def read_hint(body: bytes) -> Hint | Notice | BrokenHint:
         return _broken_hint(body, "the message is JSON, but not an object")
     kind = message.get("type")
     if isinstance(kind, str):
-        return _hint_in_frame(body, kind, message.get("payload"))
+        return _hint_in_frame(body, kind, message)
     word = message.get("MessageType")
     return _hint(body, word, message)
 
 
-def _hint_in_frame(body: bytes, kind: str, payload: object) -> Hint | Notice | BrokenHint:
+def _hint_in_frame(
+    body: bytes, kind: str, message: dict[str, object]
+) -> Hint | Notice | BrokenHint:
     if kind not in ("next", "data"):
-        return Notice(kind[:_NAME_CHARACTERS_LIMIT])
+        name = message.get("id")
+        subscription = name if isinstance(name, str) and name in SUBSCRIPTIONS else None
+        return Notice(kind[:ID_CHARACTERS_LIMIT], subscription)
+    payload = message.get("payload")
     data = payload.get("data") if isinstance(payload, dict) else None
     if not isinstance(data, dict) or len(data) != 1:
         return _broken_hint(body, f"the frame `{kind}` holds no message of one subscription")
-    [(name, message)] = data.items()
-    return _hint(body, name.removeprefix("on"), message)
+    [(name, told)] = data.items()
+    return _hint(body, name.removeprefix("on"), told)
 
 
 def _hint(body: bytes, word: object, message: object) -> Hint | Notice | BrokenHint:
@@ -831,14 +927,14 @@ def _hint(body: bytes, word: object, message: object) -> Hint | Notice | BrokenH
     # In a frame the fields are spelled as GraphQL does: `betId` for `BetId`.
     fields = {name[:1].upper() + name[1:]: value for name, value in message.items()}
     if not word.startswith("Bet"):
-        return Notice(word[:_NAME_CHARACTERS_LIMIT])
+        return Notice(word[:ID_CHARACTERS_LIMIT])
     bet_id = fields.get("BetId")
     if not _is_usable_id(bet_id) or not _is_storable(word):
         return _broken_hint(body, "the message names no bet")
     return Hint(
         Record(bet_id, 0, len(body)),
         sha256(body).digest(),
-        word[:_NAME_CHARACTERS_LIMIT],
+        word[:ID_CHARACTERS_LIMIT],
         bet_id,
         _amount_in(fields.get("ReturnAmount")),
     )
@@ -859,6 +955,76 @@ def _broken_hint(body: bytes, reason: str) -> BrokenHint:
     return BrokenHint(record, digest.digest(), reason)
 
 
+class HintFeed:
+    """The socket as one account hears it, for one thread."""
+
+    def __init__(self, account: Account, settings: Settings) -> None:
+        self._account = account
+        self._settings = settings
+
+    def connect(self) -> Socket:
+        """Open the socket, and ask for every type of message if it speaks a subprotocol.
+
+        Raises what `open_socket` does, `Fatal` if the key is refused behind the handshake, and
+        `Retriable` if nothing is acknowledged within `call_deadline_seconds`.
+        """
+        account, settings = self._account, self._settings
+        headers = authorization(account.password, settings)
+        opened = open_socket(
+            PROVIDER,
+            socket_url(account.base_url, settings),
+            headers,
+            settings,
+            meanings=_MEANINGS,
+            subprotocols=settings.tote_subprotocols,
+        )
+        try:
+            if opened.subprotocol is not None:
+                opened.send(opening_frame(headers))
+                _await_acknowledgement(opened, settings.call_deadline_seconds)
+                for frame in subscription_frames(opened.subprotocol):
+                    opened.send(frame)
+        except BaseException:
+            opened.close()
+            raise
+        return opened
+
+
+def _await_acknowledgement(opened: Socket, seconds: float) -> None:
+    ends_at = time.monotonic() + seconds
+    try:
+        while (left := ends_at - time.monotonic()) > 0:
+            body = opened.receive(left)
+            notice = read_hint(body) if body else None
+            if not isinstance(notice, Notice):
+                continue
+            if notice.kind == "connection_ack":
+                return
+            if notice.kind == "connection_error":
+                raise _unacknowledged()
+            if notice.kind == "ping":
+                opened.send(PONG_FRAME)
+    except StreamEnded as ended:
+        raise (_unacknowledged() if ended.code in _UNAUTHORIZED_CODES else ended) from None
+    raise Retriable(
+        PROVIDER,
+        f"Its socket was opened, but did not acknowledge it within {seconds:g} s. {KEPT}",
+        WAIT_AND_SEE.format(provider=PROVIDER),
+    )
+
+
+def _unacknowledged() -> Fatal:
+    return Fatal(
+        PROVIDER,
+        f"It let us connect to its socket, but did not accept the key there. {KEPT}",
+        f"{_CREDENTIALS} Correct what is wrong, then clear this task.",
+    )
+
+
+# How a server of either subprotocol closes: Unauthorized, Forbidden.
+_UNAUTHORIZED_CODES = (4401, 4403)
+
+
 def socket_url(base_url: str, settings: Settings) -> str:
     """Where the socket is."""
     scheme, _, place = base_url.rstrip("/").partition("://")
@@ -876,14 +1042,14 @@ def subscription_frames(subprotocol: str) -> tuple[bytes, ...]:
     kind = "subscribe" if subprotocol == "graphql-transport-ws" else "start"
     return tuple(
         msgspec.json.encode({"id": name, "type": kind, "payload": {"query": query}})
-        for name, query in _SUBSCRIPTIONS.items()
+        for name, query in SUBSCRIPTIONS.items()
     )
 
 
 PONG_FRAME = b'{"type":"pong"}'
 """The answer that graphql-transport-ws wants to a `Notice` of the kind "ping"."""
 
-_SUBSCRIPTIONS = {
+SUBSCRIPTIONS = {
     word: f"subscription {{ on{word} {{ {fields} }} }}"
     for word, fields in {
         "BetAccepted": "betId",
@@ -894,6 +1060,7 @@ _SUBSCRIPTIONS = {
         "BetSettled": "betId returnAmount",
     }.items()
 }
+"""The question of each subscription, by the type of message that it asks for."""
 
 
 # What messages show.
@@ -915,9 +1082,7 @@ def _start_of(text: bytes) -> str:
 
 
 def _is_usable_id(value: object) -> TypeGuard[str]:
-    return (
-        isinstance(value, str) and 0 < len(value) <= _NAME_CHARACTERS_LIMIT and _is_storable(value)
-    )
+    return isinstance(value, str) and 0 < len(value) <= ID_CHARACTERS_LIMIT and _is_storable(value)
 
 
 def _is_storable(text: str) -> bool:

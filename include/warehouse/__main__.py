@@ -1,8 +1,8 @@
 """`python -m include.warehouse migrate`: make or upgrade the warehouse's tables, views and roles.
 
 Environment: WAREHOUSE_URL, a Postgres URL whose login owns the database; PIPELINES_PASSWORD,
-FINANCE_PASSWORD and OUTBOX_PASSWORD, if the logins `pipelines`, `finance` and `outbox` are to be
-created or changed.
+FINANCE_PASSWORD, OUTBOX_PASSWORD, CREDITS_PASSWORD and REGISTER_PASSWORD, those of them whose login
+(`pipelines`, `finance`, …) is to be created or changed.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ def main(arguments: list[str]) -> int:
             ("pipelines", "PIPELINES_PASSWORD"),
             ("finance", "FINANCE_PASSWORD"),
             ("outbox", "OUTBOX_PASSWORD"),
+            ("credits", "CREDITS_PASSWORD"),
+            ("register", "REGISTER_PASSWORD"),
         )
         if variable in os.environ
     }

@@ -37,8 +37,9 @@ _KEEP = {
     "decided and a second one not yet is taken back."
 }
 _LOST = {
-    "lost": "They will not be paid, for ever; the partner has not confirmed it. Above an amount "
-    "nothing happens until a second person decides the same for the same payouts."
+    "lost": "They will not be paid, for ever; the partner has not confirmed it. Credits of markets "
+    "are never lost: these are owed then. Above an amount nothing happens until a second person "
+    "decides the same for the same payouts."
 }
 _UNKNOWN_FATE = {
     **_KEEP,
@@ -49,6 +50,12 @@ _UNKNOWN_FATE = {
     "names its confirmation.",
     **_LOST,
 }
+_CREDITS_HELD = {
+    "try_again": "The next run of settle_markets looks at them anew, as their settlements have "
+    "them by then: after a fix, or if that is right.",
+    "owe": "The operator pays them with its own wallet, and acknowledges each. Not for those whose "
+    "player or currency is not known, or which do not pay anything.",
+}
 
 KINDS: dict[str, Kind] = {
     "undecodable_page": Kind(
@@ -58,6 +65,15 @@ KINDS: dict[str, Kind] = {
             "skip_page": "The feed goes on behind the page (after the entry named in "
             "`continue_from`, or the last id that can be read in the page's bytes); a gap is "
             "recorded.",
+        },
+    ),
+    "undecodable_answer": Kind(
+        "critical",
+        {
+            "try_again": "The same is asked for again in the next run.",
+            "skip_page": "Bets that were asked for by their ids are asked for one by one; one that "
+            "was alone is asked for again after a day, and a window of the list is passed over. "
+            "What is then not known is recorded as a gap.",
         },
     ),
     "cursor_refused": Kind(
@@ -119,6 +135,29 @@ KINDS: dict[str, Kind] = {
             **_LOST,
         },
     ),
+    "credits_refused": Kind(
+        "critical",
+        {
+            **_KEEP,
+            "send_again": "The next run sends them again: after the partner has corrected what it "
+            "refused them for. A partner that does not keep transactionIds would pay twice what it "
+            "has paid all the same.",
+            "paid_otherwise": "The operator has paid their players otherwise; `reference`, which "
+            "must be given, names how. They are never sent again.",
+        },
+    ),
+    "credits_held": Kind("critical", _CREDITS_HELD),
+    "credit_changed": Kind("critical", _CREDITS_HELD),
+    "credits_owed": Kind(
+        "warning",
+        {
+            "send_owed": "The next run of settle_markets enters them into the outbox. The operator "
+            "must not pay them as well.",
+        },
+    ),
+    "credit_adjusted": Kind("critical", _ACKNOWLEDGE),
+    "credit_doubled": Kind("critical", _ACKNOWLEDGE),
+    "paid_twice": Kind("critical", _ACKNOWLEDGE),
     "paid_though_lost": Kind("critical", _ACKNOWLEDGE),
     "answer_foreign": Kind("warning", _ACKNOWLEDGE),
     "transactions_changed": Kind("warning", _ACKNOWLEDGE),
@@ -129,9 +168,59 @@ KINDS: dict[str, Kind] = {
     "unknown_field": Kind("info", _ACKNOWLEDGE),
     "feed_late": Kind("critical", _ACKNOWLEDGE),
     "connections_refused": Kind("warning", _ACKNOWLEDGE),
+    "listing_incomplete": Kind(
+        "warning",
+        {
+            "skip_window": "The list goes on behind the window; what was not listed in it is "
+            "recorded as a gap.",
+        },
+    ),
+    "totals_differ": Kind("warning", _ACKNOWLEDGE),
+    "bets_absent": Kind(
+        "warning",
+        {
+            **_ACKNOWLEDGE,
+            "give_up": "Those that were never told are not asked for any more.",
+        },
+    ),
+    "bets_open_long": Kind("warning", _ACKNOWLEDGE),
+    "hints_differ": Kind("warning", _ACKNOWLEDGE),
+    "hints_unconfirmed": Kind("warning", _ACKNOWLEDGE),
     "window_closing": Kind("critical", _ACKNOWLEDGE),
     "batch_stuck": Kind("warning", _ACKNOWLEDGE),
     "payouts_late": Kind("critical", _ACKNOWLEDGE),
+    "market_held": Kind(
+        "critical",
+        {
+            "try_again": "Its payouts are listed and checked again in the next run: after the "
+            "engine has corrected them, or a setting was.",
+            "release_market": "What is listed is published as it is, and credited. Not while its "
+            "currency is unknown, or if its list cannot be read.",
+        },
+    ),
+    "market_failed": Kind(
+        "critical",
+        {
+            "try_again": "Its failed positions are retried, as often as at first.",
+            **_ACKNOWLEDGE,
+        },
+    ),
+    "market_stuck": Kind(
+        "critical",
+        {"try_again": "It is looked at again from the next run on.", **_ACKNOWLEDGE},
+    ),
+    "market_refused": Kind(
+        "critical",
+        {
+            "try_again": "It is ordered to be settled again in the next run.",
+            "withdraw": "It leaves the queue and is not settled from here; what was published of "
+            "it stays.",
+        },
+    ),
+    "market_flagged": Kind("warning", _ACKNOWLEDGE),
+    "markets_unconfirmed": Kind("warning", _ACKNOWLEDGE),
+    "markets_late": Kind("critical", _ACKNOWLEDGE),
+    "events_closing": Kind("critical", _ACKNOWLEDGE),
 }
 
 

@@ -13,7 +13,19 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Engine, Row, and_, case, func, insert, select, text, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Row,
+    and_,
+    case,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as insert_or_skip
 
 from include.model import Record
@@ -27,7 +39,7 @@ from include.warehouse.database import (
 )
 from include.warehouse.findings import Finding, open_finding
 from include.warehouse.leases import Lease, check_lease
-from include.warehouse.quarantine import HeldBack, quarantine_records
+from include.warehouse.quarantine import HeldBack, open_count, quarantine_records
 from include.warehouse.tables import batch as batch_table
 from include.warehouse.tables import cursor as cursor_table
 from include.warehouse.tables import gap as gap_table
@@ -37,14 +49,28 @@ from include.warehouse.tables import record as record_table
 
 # anywhere: a log never repeats itself, so the same key and text is a duplicate wherever it stands.
 # texts: the same, but a key may well have several texts, such as the states of a bet.
-# latest: a state may return (A, B, A), so only the same text as the key's latest is a duplicate.
+# latest: a state may return (A, B, A), so only the text that the key was last seen with is one.
+# kept: as latest, but what a decision discarded counts as not there, and is landed again.
 # key: only what is not there at all is new, in whatever words it is told again.
-Dedupe = Literal["anywhere", "texts", "latest", "key"]
+Dedupe = Literal["anywhere", "texts", "latest", "kept", "key"]
+
+# What else belongs into the transaction that lands a page.
+Also = Callable[[Connection], None]
 
 # fetch: what the provider sends. fill: what closes a gap, and leaves the cursor where it is.
-Kind = Literal["fetch", "fill"]
+# evidence: what is kept and settles nothing; once closed, no step takes it up.
+Kind = Literal["fetch", "fill", "evidence"]
 
 _CONFLICTS_KEPT = 100
+# One look-up a record, so that the cost does not grow with the pages.
+_WITH_PAGE = (
+    "LEFT JOIN LATERAL (SELECT received_at FROM raw.page"
+    " WHERE page.page_id = record.page_id LIMIT 1) AS page ON true"
+)
+_NOT_DISCARDED = (
+    "AND NOT EXISTS (SELECT FROM ops.batch"
+    " WHERE batch.batch_id = record.batch_id AND batch.state = 'discarded')"
+)
 _PAGE_COLUMNS = (
     "page_id",
     "source",
@@ -139,14 +165,14 @@ class Landing:
     ) -> None:
         self.source = source
         self._engine = engine
-        self._feed = feed
+        self.feed = feed
         self._dedupe = dedupe
         self._run_id = run_id
         self._kind = kind
         self._lease = lease
         self._place = place
         with self._transaction() as connection:
-            if kind == "fetch":
+            if kind != "fill":
                 _close_left_open(connection, source, feed)
             self.batch_id = open_batch(connection, source, feed, kind, run_id)
 
@@ -155,7 +181,7 @@ class Landing:
         with transaction(self._engine, "loader") as connection:
             connection.execute(
                 insert_or_skip(cursor_table)
-                .values(source=self.source, feed=self._feed, position={})
+                .values(source=self.source, feed=self.feed, position={})
                 .on_conflict_do_nothing()
             )
             row = connection.execute(select(cursor_table).where(*self._this_cursor())).one()
@@ -167,10 +193,12 @@ class Landing:
         cursor: Cursor,
         position: dict[str, Any],
         gaps: Sequence[Gap] = (),
+        also: Also | None = None,
     ) -> Cursor:
         """Land `pages` and move the cursor from `cursor` to `position`, all or nothing.
 
-        Raises `CursorMoved`, with nothing landed, if the cursor no longer stands at `cursor`.
+        `also` is done last, in the same transaction.  Raises `CursorMoved`, with nothing landed, if
+        the cursor no longer stands at `cursor`.
         """
         with self._writing() as connection:
             moved = self._move_cursor(connection, cursor, position)
@@ -187,12 +215,20 @@ class Landing:
             )
             for gap in gaps:
                 self._record_gap(connection, gap)
+            if also is not None:
+                also(connection)
         return moved
 
-    def add(self, *pages: ArrivedPage) -> int:
-        """Land pages and leave the cursor where it is; returns how many records were new."""
+    def add(self, *pages: ArrivedPage, also: Also | None = None) -> int:
+        """Land pages and leave the cursor where it is; returns how many records were new.
+
+        `also` is done last, in the same transaction.
+        """
         with self._writing() as connection:
-            return self._land(connection, self.batch_id, pages, self._dedupe)
+            landed = self._land(connection, self.batch_id, pages, self._dedupe)
+            if also is not None:
+                also(connection)
+        return landed
 
     def stop(
         self, page: ArrivedPage, reason: str, since_id: str | None, *, is_leap: bool = False
@@ -203,29 +239,17 @@ class Landing:
         `since_id` is the cursor that was asked with: the feed's own, or that of a second reading.
         A feed that another run has stopped meanwhile goes on waiting for that finding alone.
         """
-        with self._writing() as connection:
-            (page_id,) = self._store_pages(connection, self.batch_id, [page], reason)
-            _count(connection, self.batch_id, {"pages_received": 1, "pages_stored": 1})
-            return self._stop_by(
-                connection,
-                Finding(
-                    kind="undecodable_page",
-                    source=self.source,
-                    subject=f"{self._feed} after {since_id or 'the start'}",
-                    summary=f"A page of {self.source} {self._feed} cannot be decoded: {reason}",
-                    kept=f"Its {len(page.body)} bytes are kept as raw.page {page_id}; the feed "
-                    "stops before it, and what came earlier goes on.",
-                    detail={
-                        "page_id": page_id,
-                        "received_at": page.received_at.isoformat(),
-                        "request": page.request,
-                        "since_id": since_id,
-                        "reason": reason,
-                        "is_leap": is_leap,
-                    },
-                    batch_id=self.batch_id,
-                ),
-            )
+        return self._stop_at_page(
+            "undecodable_page",
+            page,
+            reason,
+            f"{self.feed} after {since_id or 'the start'}",
+            {"since_id": since_id, "is_leap": is_leap},
+        )
+
+    def stop_at_answer(self, page: ArrivedPage, reason: str, asked: dict[str, Any]) -> int:
+        """The same for an answer to what was `asked`, which is no place to go on after."""
+        return self._stop_at_page("undecodable_answer", page, reason, page.request, asked)
 
     def stop_at_cursor(self, since_id: str, status: int | None, refusal: str) -> int:
         """Stop the feed at a cursor that the provider refuses for good; returns the finding.
@@ -238,8 +262,8 @@ class Landing:
                 Finding(
                     kind="cursor_refused",
                     source=self.source,
-                    subject=f"{self._feed} after {since_id}",
-                    summary=f"{self.source} refuses to read {self._feed} on after entry "
+                    subject=f"{self.feed} after {since_id}",
+                    summary=f"{self.source} refuses to read {self.feed} on after entry "
                     f"{since_id} (status {status}), though it answers without a cursor.",
                     kept="Everything up to that entry is landed and goes on; the feed stops there.",
                     detail={"since_id": since_id, "status": status, "refusal": refusal},
@@ -272,7 +296,7 @@ class Landing:
                     select(gap_table)
                     .where(
                         gap_table.c.source == self.source,
-                        gap_table.c.feed == self._feed,
+                        gap_table.c.feed == self.feed,
                         gap_table.c.state == "open",
                         gap_table.c.tried_at.is_(None),
                         gap_table.c.subjects != text("'{}'"),
@@ -289,7 +313,7 @@ class Landing:
         """
         with transaction(self._engine, "loader") as connection:
             lock_source(connection, self.source)
-            batch_id = open_batch(connection, self.source, self._feed, "fill", self._run_id)
+            batch_id = open_batch(connection, self.source, self.feed, "fill", self._run_id)
             landed = self._land(connection, batch_id, pages, "key")
             connection.execute(
                 update(gap_table)
@@ -317,13 +341,39 @@ class Landing:
                 if claim(connection, batch_id, IS_LANDING) is None:
                     # Another run has closed our batch, taking us for dead; we go on in a new one.
                     self.batch_id = open_batch(
-                        connection, self.source, self._feed, self._kind, self._run_id
+                        connection, self.source, self.feed, self._kind, self._run_id
                     )
                 yield connection
         except BaseException:
             # A batch that was opened in this transaction is gone with it.
             self.batch_id = batch_id
             raise
+
+    def _stop_at_page(
+        self, kind: str, page: ArrivedPage, reason: str, subject: str, detail: dict[str, Any]
+    ) -> int:
+        with self._writing() as connection:
+            (page_id,) = self._store_pages(connection, self.batch_id, [page], reason)
+            _count(connection, self.batch_id, {"pages_received": 1, "pages_stored": 1})
+            return self._stop_by(
+                connection,
+                Finding(
+                    kind=kind,
+                    source=self.source,
+                    subject=subject,
+                    summary=f"A page of {self.source} {self.feed} cannot be decoded: {reason}",
+                    kept=f"Its {len(page.body)} bytes are kept as raw.page {page_id}; the feed "
+                    "stops before it, and what came earlier goes on.",
+                    detail={
+                        "page_id": page_id,
+                        "received_at": page.received_at.isoformat(),
+                        "request": page.request,
+                        "reason": reason,
+                        **detail,
+                    },
+                    batch_id=self.batch_id,
+                ),
+            )
 
     def _stop_by(self, connection: Connection, finding: Finding) -> int:
         """Have the feed wait for `finding`, or go on waiting for the one that it waits for."""
@@ -341,7 +391,7 @@ class Landing:
         return finding_id
 
     def _this_cursor(self) -> tuple[Any, Any]:
-        return cursor_table.c.source == self.source, cursor_table.c.feed == self._feed
+        return cursor_table.c.source == self.source, cursor_table.c.feed == self.feed
 
     def _move_cursor(
         self, connection: Connection, cursor: Cursor, position: dict[str, Any]
@@ -353,7 +403,7 @@ class Landing:
         )
         if moved.rowcount != 1:
             raise CursorMoved(
-                f"Another run is landing {self.source} {self._feed}. What this run landed before "
+                f"Another run is landing {self.source} {self.feed}. What this run landed before "
                 "is kept, and the other goes on from there: nothing to do."
             )
         return replace(cursor, position=position, revision=cursor.revision + 1)
@@ -366,7 +416,7 @@ class Landing:
         dedupe: Dedupe,
         **cursor_reached: Any,
     ) -> int:
-        known = self._known(connection, pages)
+        known = self._known(connection, pages, dedupe)
         conflicts: list[str] = []
         fresh = [(page, _fresh(page, known, dedupe, conflicts)) for page in pages]
         stored = [(page, records) for page, records in fresh if records]
@@ -459,9 +509,11 @@ class Landing:
         )
 
     def _known(
-        self, connection: Connection, pages: Sequence[ArrivedPage]
+        self, connection: Connection, pages: Sequence[ArrivedPage], dedupe: Dedupe
     ) -> dict[str, list[bytes]]:
-        """The digests already landed under the pages' keys, oldest first."""
+        """The digests already landed under the pages' keys, oldest first: as they were landed, or,
+        where only the latest counts, as they were seen, for what was seen first may land last.
+        """
         keys = {record.record_key for page in pages for record, _ in page.records}
         known: dict[str, list[bytes]] = {}
         if not keys:
@@ -469,8 +521,11 @@ class Landing:
         for key, digest in connection.execute(
             text(
                 "SELECT record_key, content_sha256 FROM raw.record"
+                f" {_WITH_PAGE if dedupe == 'latest' else ''}"
                 " WHERE source = :source AND record_key = ANY(CAST(:keys AS text[]))"
-                " ORDER BY record_id"
+                f" {_NOT_DISCARDED if dedupe == 'kept' else ''}"
+                f" ORDER BY {'page.received_at NULLS FIRST,' if dedupe == 'latest' else ''}"
+                " record_id"
             ),
             {"source": self.source, "keys": array_literal(keys)},
         ).all():
@@ -501,7 +556,7 @@ class Landing:
                 (
                     page_id,
                     self.source,
-                    self._feed,
+                    self.feed,
                     batch_id,
                     page.requested_at,
                     page.received_at,
@@ -523,7 +578,7 @@ class Landing:
             insert(gap_table)
             .values(
                 source=self.source,
-                feed=self._feed,
+                feed=self.feed,
                 range_after=gap.range_after,
                 range_before=gap.range_before,
                 reason=gap.reason,
@@ -531,7 +586,49 @@ class Landing:
             )
             .returning(gap_table.c.gap_id)
         ).scalar_one()
-        open_gap_finding(connection, self.source, self._feed, gap_id, gap)
+        open_gap_finding(connection, self.source, self.feed, gap_id, gap)
+
+
+class _Within(Landing):
+    """A landing of pages that belong together, within a transaction of its caller's."""
+
+    def __init__(self, source: str, feed: str) -> None:
+        self.source = source
+        self.feed = feed
+
+    def land(
+        self,
+        connection: Connection,
+        batch_id: int,
+        pages: Sequence[ArrivedPage],
+        dedupe: Dedupe,
+        broken: Mapping[str, ArrivedPage],
+    ) -> None:
+        self._land(connection, batch_id, pages, dedupe)
+        for reason, page in broken.items():
+            self._store_pages(connection, batch_id, [page], reason)
+            _count(connection, batch_id, {"pages_received": 1, "pages_stored": 1})
+
+
+def land_whole(
+    connection: Connection,
+    source: str,
+    feed: str,
+    dedupe: Dedupe,
+    run_id: str | None,
+    pages: Sequence[ArrivedPage],
+    kind: Kind = "fetch",
+    broken: Mapping[str, ArrivedPage] | None = None,
+) -> Row[Any]:
+    """Land pages that belong together as a batch of their own, whole, in this transaction.
+
+    The caller holds the source's lock.  `broken` are pages that cannot be decoded, by the reason.
+    Returns the batch, which takes no more rows.
+    """
+    batch_id = open_batch(connection, source, feed, kind, run_id)
+    _Within(source, feed).land(connection, batch_id, pages, dedupe, broken or {})
+    _close(connection, batch_id, has_reached_end=not broken)
+    return _read_batch(connection, batch_id)
 
 
 def open_gap_finding(connection: Connection, source: str, feed: str, gap_id: int, gap: Gap) -> int:
@@ -568,17 +665,24 @@ def _close_left_open(connection: Connection, source: str, feed: str) -> None:
 
 def _close(connection: Connection, batch_id: int, **values: Any) -> None:
     """Take no more rows; what leaves nothing to check, normalize or publish is published."""
-    is_done = and_(
-        batch_table.c.landed == 0,
-        batch_table.c.pages_miscounted == 0,
-        func.cardinality(batch_table.c.unknown_fields) == 0,
+    is_evidence = batch_table.c.kind == "evidence"
+    is_done = or_(
+        is_evidence,
+        and_(
+            batch_table.c.landed == 0,
+            batch_table.c.pages_miscounted == 0,
+            func.cardinality(batch_table.c.unknown_fields) == 0,
+        ),
     )
+    held_back = case((is_evidence, open_count(connection, batch_id)), else_=0)
     steps = ("raw_checked_at", "normalized_at", "settlements_checked_at", "published_at")
     move(
         connection,
         batch_id,
         state=case((is_done, "published"), else_="landed"),
         landed_at=func.now(),
+        quarantined=held_back,
+        evidence_only=case((is_evidence, batch_table.c.landed - held_back), else_=0),
         **{step: case((is_done, func.now())) for step in steps},
         **values,
     )
@@ -607,7 +711,7 @@ def _is_duplicate(digest: bytes, known: Sequence[bytes], dedupe: Dedupe) -> bool
     match dedupe:
         case "anywhere" | "texts":
             return digest in known
-        case "latest":
+        case "latest" | "kept":
             return digest in known[-1:]
         case "key":
             return bool(known)

@@ -115,7 +115,7 @@ def _drop_views(connection: Connection) -> None:
     views = connection.scalar(
         text(
             "SELECT string_agg(format('%I.%I', schemaname, viewname), ', ') FROM pg_views"
-            " WHERE schemaname IN ('finance', 'core', 'raw')"
+            " WHERE schemaname IN ('finance', 'core', 'raw', 'prediction')"
         )
     )
     if views:

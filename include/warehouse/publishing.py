@@ -59,37 +59,40 @@ _STORED_COLUMNS = f"""
 """
 
 # Most subjects arrive once and for the first time: there is nothing to compare them with.
-_ONLY_VERSIONS = """
-FROM staging.settlement AS staged
-WHERE batch_id = :batch_id
-    AND NOT EXISTS (SELECT FROM several WHERE several.source_key = staged.source_key)
-"""
-
 _INSERT_ONLY_VERSIONS = f"""
-INSERT INTO core.settlement ({_STORED_COLUMNS})
-SELECT
-    {_listed(SETTLEMENT_COLUMNS)},
-    1,
-    ops.player_reference(player_id),
-    true,
-    NULL,
-    false,
-    true,
-    CASE WHEN is_resettlement OR previous_status <> 'open' THEN 'original_missing' END,
-    (now() AT TIME ZONE 'UTC')::date,
-    record_id,
-    batch_id
-{_ONLY_VERSIONS}
-"""
-
-_COUNT_ONLY_VERSIONS = (
-    add_settlements(f"(SELECT staged.*, 1 AS weight {_ONLY_VERSIONS}) AS version"),
+WITH inserted AS (
+    INSERT INTO core.settlement ({_STORED_COLUMNS})
+    SELECT
+        {_listed(SETTLEMENT_COLUMNS)},
+        1,
+        ops.player_reference(player_id),
+        true,
+        NULL,
+        false,
+        true,
+        CASE WHEN is_resettlement OR previous_status <> 'open' THEN 'original_missing' END,
+        (now() AT TIME ZONE 'UTC')::date,
+        record_id,
+        batch_id
+    FROM staging.settlement AS staged
+    WHERE batch_id = :batch_id
+        AND NOT EXISTS (SELECT FROM several WHERE several.source_key = staged.source_key)
+    RETURNING
+        source, settled_at, status, outcome, currency, stake, payout, accounting_date, 1 AS weight
+),
+settlements AS ({add_settlements("inserted")}),
+recordings AS ({
     add_recordings(
-        "(SELECT (now() AT TIME ZONE 'UTC')::date AS accounting_date, :source AS source,"
-        " CAST(:only AS bigint) AS versions, 0 AS corrections, 0 AS late_versions,"
-        " 0 AS contested_versions WHERE :only > 0) AS counted"
-    ),
-)
+        '''(
+        SELECT
+            accounting_date, source, weight AS versions, 0 AS corrections, 0 AS late_versions,
+            0 AS contested_versions
+        FROM inserted
+    ) AS counted'''
+    )
+})
+SELECT count(*) FROM inserted
+"""
 
 # A row's version counts on from those its subject has; it is applied if no row that came before it
 # (in core, or earlier in the batch) stands at its place in the provider's order or further on.
@@ -342,9 +345,7 @@ def _publish_batch(connection: Connection, batch: Row[Any]) -> Published:
     connection.execute(text(_MAKE_SEVERAL))
     connection.execute(text(_FIND_SEVERAL), this)
     connection.execute(text("ANALYZE several"))
-    only = connection.execute(text(_INSERT_ONLY_VERSIONS), this).rowcount
-    for statement in _COUNT_ONLY_VERSIONS:
-        connection.execute(text(statement), {**this, "only": only})
+    only = connection.execute(text(_INSERT_ONLY_VERSIONS), this).scalar_one()
     applied, not_applied = connection.execute(text(_INSERT_FURTHER_VERSIONS), this).one()
     changed = connection.execute(text(_RECOMPUTE), this).all()
     connection.execute(text(_INSERT_LEGS), this)

@@ -1,8 +1,9 @@
 """Who may do what in the warehouse: each role with its grants, written down once.
 
-A process logs in as `pipelines`, `finance` or `outbox`; `pipelines` has no rights of its own and
-takes a role for the length of one transaction.  `outbox` is for the operator's own systems, which
-enter payouts.  Migrations run as the database's owner.
+A process logs in as `pipelines`, `finance`, `outbox` or `register`; `pipelines` has no rights of
+its own and takes a role for the length of one transaction.  `outbox` and `register` are for the
+operator's own systems, which enter payouts, bets and markets.  Migrations run as the database's
+owner.
 """
 
 from __future__ import annotations
@@ -15,16 +16,21 @@ ROLES = {
     "loader": "Lands, normalizes and publishes; deletes nothing but staging rows.",
     "resolver": "Carries out decisions; never touches what arrived.",
     "wallet_writer": "Enters payouts into the outbox; reads and changes nothing.",
+    "register_writer": "Enters bets of tote and markets into their registers; reads nothing.",
     "importer": "Counts what an import entered and keeps the lines that it rejected.",
     "sender": "Freezes, sends and disposes of payouts; never touches what was entered.",
+    "crediter": "Credits players: enters payouts, and holds what was not sent; pays nobody.",
+    "credit_operator": "Reads what players are owed, and acknowledges what the operator has paid.",
     "finance_reader": "Reads the schema finance and nothing else; statements end after 60 seconds.",
 }
 
 # Which roles a login may take (`SET LOCAL ROLE`), or has (`finance` is a plain reader).
 LOGINS = {
-    "pipelines": ("loader", "resolver", "wallet_writer", "importer", "sender"),
+    "pipelines": ("loader", "resolver", "wallet_writer", "importer", "sender", "crediter"),
     "finance": ("finance_reader",),
     "outbox": ("wallet_writer",),
+    "register": ("register_writer",),
+    "credits": ("credit_operator",),
 }
 
 _EVERY_OPS_TABLE = (
@@ -41,6 +47,12 @@ _RESOLVERS = "disposition, hold_reason, hold_detail, hold_finding_id, released_a
 _ANSWERS = (
     "result, detail, closed_at, closed_by_epoch, http_status, content_type, answer,"
     " is_answer_complete, answer_code"
+)
+_ORDERS = "closed_at, result, http_status, code, detail, record_id"
+_CREDITED = "state, hold_reason, finding_id, acknowledged_at, acknowledged_by, reference"
+_CREDITS = (
+    "outcome_id, player_id, currency, amount, record_id, state, hold_reason, finding_id,"
+    " transaction_id"
 )
 
 GRANTS: dict[str, tuple[str, ...]] = {
@@ -63,6 +75,13 @@ GRANTS: dict[str, tuple[str, ...]] = {
         "SELECT, INSERT, UPDATE ON ops.lease",
         "SELECT, INSERT ON ops.connect_attempt",
         "UPDATE (ended_at, ending, messages) ON ops.connect_attempt",
+        "USAGE ON SCHEMA tote",
+        "SELECT, INSERT, UPDATE ON tote.bet, tote.hint",
+        "SELECT, INSERT ON tote.rejected_line",
+        "USAGE ON SCHEMA prediction",
+        "SELECT, INSERT, UPDATE ON prediction.market",
+        "SELECT, INSERT ON prediction.attempt",
+        f"UPDATE ({_ORDERS}) ON prediction.attempt",
     ),
     "resolver": (
         "USAGE ON SCHEMA raw, staging, core, ops",
@@ -82,10 +101,22 @@ GRANTS: dict[str, tuple[str, ...]] = {
         "USAGE ON SCHEMA wallet",
         "SELECT ON wallet.transaction, wallet.attempt, wallet.attempt_item",
         f"UPDATE ({_RESOLVERS}) ON wallet.transaction",
+        "USAGE ON SCHEMA tote",
+        "SELECT ON tote.bet, tote.hint",
+        "UPDATE (state, next_ask_at, is_asked_alone) ON tote.bet",
+        "USAGE ON SCHEMA prediction",
+        "SELECT, UPDATE ON prediction.market",
+        "SELECT ON prediction.attempt, prediction.credit",
+        f"UPDATE ({_CREDITED}) ON prediction.credit",
     ),
     "wallet_writer": (
         "USAGE ON SCHEMA wallet",
         f"INSERT ({_ENTERED}) ON wallet.transaction",
+    ),
+    "register_writer": (
+        "USAGE ON SCHEMA tote, prediction",
+        "INSERT (tote_id) ON tote.bet",
+        "INSERT (market_id, currency) ON prediction.market",
     ),
     "importer": (
         "USAGE ON SCHEMA wallet, ops",
@@ -105,6 +136,26 @@ GRANTS: dict[str, tuple[str, ...]] = {
         "SELECT, INSERT ON wallet.reported_outcome",
         "SELECT, INSERT, UPDATE ON ops.lease",
         "SELECT, INSERT, UPDATE ON ops.finding, ops.alert",
+    ),
+    "crediter": (
+        "USAGE ON SCHEMA core, prediction, wallet, ops",
+        "TEMPORARY ON DATABASE {database}",
+        "SELECT ON core.settlement, prediction.market",
+        "SELECT, INSERT ON prediction.credit, prediction.adjustment",
+        "SELECT, INSERT, UPDATE ON prediction.credited_market",
+        "SELECT ON ops.decision, ops.batch",
+        f"UPDATE ({_CREDITS}) ON prediction.credit",
+        "UPDATE (finding_id) ON prediction.adjustment",
+        f"INSERT ({_ENTERED}) ON wallet.transaction",
+        "SELECT ON wallet.transaction, wallet.attempt_item",
+        "UPDATE (hold_reason, hold_detail, hold_finding_id) ON wallet.transaction",
+        "EXECUTE ON FUNCTION wallet.is_sent(wallet.transaction)",
+        "SELECT, INSERT, UPDATE ON ops.finding, ops.alert",
+    ),
+    "credit_operator": (
+        "USAGE ON SCHEMA prediction",
+        "SELECT ON prediction.owed",
+        "EXECUTE ON FUNCTION prediction.acknowledge(bigint[], text)",
     ),
     "finance_reader": (
         "USAGE ON SCHEMA finance",

@@ -2,7 +2,7 @@
 
 A page or a cursor stops the feed, a gap is filled, a gate holds a batch, a finding is decided,
 quarantined records are replayed.  `test_kills` has the commits of every other run.  The histories
-are those of a log; ticktock plays them.
+are those of a log, which ticktock plays, and, where only they have such, of tote's bets.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from sqlalchemy import Engine, text
 
 from include.catchup.log import PageStopped
 from include.catchup.sources import SOURCES, Source
+from include.catchup.watching import watch
 from include.model import Outcome, RecordContext, Settlement
 from include.providers.errors import RecordRejected
 from include.quality.gates import BatchHeld
@@ -258,6 +259,29 @@ def show_an_unknown_field(play: Play) -> None:
     run(play)
 
 
+def be_told_with_a_hole(play: Play) -> None:
+    play.advance(3)
+    run(play)
+    play.advance(3)
+    # The list has one page.
+    play.sandbox.fault(play.source.name, "null_nodes", after_calls=1)
+    run(play)
+
+
+def list_what_does_not_add_up(play: Play) -> None:
+    play.advance(3)
+    told = {"path": "data.bets.totalCount", "value": 4}
+    play.sandbox.fault(play.source.name, "changed_answer", **told)
+    run(play)
+
+
+def ask_for_what_nobody_knows(play: Play) -> None:
+    with play.warehouse.owner_engine.begin() as connection:
+        connection.execute(text("INSERT INTO tote.bet (tote_id) VALUES ('mistyped')"))
+    run(play)
+    watch(play.warehouse.engine, [], SETTINGS)
+
+
 def nothing(play: Play) -> dict[str, Any]:
     return {}
 
@@ -279,6 +303,7 @@ class Question:
 
     arise: Callable[[Play], None]
     decisions: Mapping[str, Callable[[Play], dict[str, Any]]] = field(default_factory=dict)
+    source: str = "ticktock"
 
 
 QUESTIONS = {
@@ -294,6 +319,13 @@ QUESTIONS = {
     "records_quarantined": Question(quarantine_a_record, {"replay": nothing, "discard": nothing}),
     "settlement_contested": Question(contest_a_settlement, {"choose_version": a_contested_record}),
     "gap": Question(leave_a_gap, {"accept_gap": nothing, "try_again": nothing}),
+    "undecodable_answer": Question(
+        be_told_with_a_hole, {"try_again": nothing, "skip_page": nothing}, source="tote"
+    ),
+    "listing_incomplete": Question(
+        list_what_does_not_add_up, {"skip_window": nothing}, source="tote"
+    ),
+    "bets_absent": Question(ask_for_what_nobody_knows, {"give_up": nothing}, source="tote"),
     # To acknowledge is the same for every kind that knows it.
     "unknown_field": Question(show_an_unknown_field, {"acknowledge": nothing}),
 }
@@ -312,13 +344,15 @@ def test_every_decision_is_killed() -> None:
 
 
 def everything(play: Play) -> list[Any]:
-    """All that a decision may change, as text."""
+    """All that a decision may change, as text; but when bets are due, which a kill puts off."""
     tables = (
         *("ops.batch", "ops.cursor", "ops.gap", "ops.finding", "ops.decision", "ops.quarantine"),
         *("ops.alert", "core.settlement", "core.daily_settlement", "core.daily_recording"),
         *("staging.settlement", "staging.settlement_leg"),
     )
-    return [rows(play, f"SELECT one::text FROM {table} AS one ORDER BY 1") for table in tables]
+    asked = "SELECT (to_jsonb(bet) - 'next_ask_at')::text FROM tote.bet ORDER BY 1"
+    whole = [rows(play, f"SELECT one::text FROM {table} AS one ORDER BY 1") for table in tables]
+    return [*whole, rows(play, asked)]
 
 
 @pytest.mark.parametrize(
@@ -326,9 +360,10 @@ def everything(play: Play) -> list[Any]:
     [(kind, decision) for kind, asked in QUESTIONS.items() for decision in asked.decisions],
 )
 def test_a_decision_that_is_killed_is_carried_out_whole_and_recorded_or_not_at_all(
-    play: Play, kind: str, decision: str
+    sandbox: Sandbox, warehouse: Warehouse, kind: str, decision: str
 ) -> None:
     question = QUESTIONS[kind]
+    play = Play(SOURCES[question.source], sandbox, warehouse)
     question.arise(play)
     finding_id = finding_of(play, kind).finding_id
     task = decide(play, finding_id, decision, question.decisions[decision](play))

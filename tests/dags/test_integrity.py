@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -19,11 +20,18 @@ from include.warehouse.findings import KINDS
 from tests.airflow_home import PROJECT
 
 CATCH_UP = [f"catch_up_{name}" for name in SOURCES]
-EVERY_DAG = [*CATCH_UP, "import_files", "resend_settlements", "resolve_findings", "watch_feeds"]
+EVERY_DAG = [
+    *CATCH_UP,
+    "import_files",
+    "resend_settlements",
+    "resolve_findings",
+    "settle_markets",
+    "watch_feeds",
+]
 
 # What may take longer than an hour, and is tried other than three times again.
-LONG_TASKS = {"send", "import_files", "land"}
-RETRIES = {"resolve": 0, "send": 12}
+LONG_TASKS = {"send", "import_files", "land", "settle", "retry_failed", "fetch_payouts"}
+RETRIES = {"listen": 0, "resolve": 0, "send": 12}
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +68,17 @@ def test_a_catch_up_lands_checks_normalizes_checks_and_publishes(dags: dict[str,
     for name, source in SOURCES.items():
         dag = dags[f"catch_up_{name}"]
         steps = ["land", "check_raw", "normalize", "check_settlements", "publish"]
-        assert [task["task_id"] for task in dag["tasks"]] == steps
-        assert [task["downstream"] for task in dag["tasks"]] == [*([s] for s in steps[1:]), []]
+        beside = [] if source.open_hints is None else ["listen"]
+        assert [task["task_id"] for task in dag["tasks"]] == [*steps, *beside]
+        # Nothing waits for who listens, and who listens waits for nothing.
+        assert [task["downstream"] for task in dag["tasks"]] == [
+            *([step] for step in steps[1:]),
+            [],
+            *([] for _ in beside),
+        ]
         assert dag["schedule"] == source.schedule
         assert dag["max_active_runs"] == 1
-        assert dag["tasks"][-1]["outlets"] == ["settlements"]
+        assert dag["tasks"][len(steps) - 1]["outlets"] == ["settlements"]
         assert dag["tags"] == sorted(["catch_up", name])
         for paragraph in source.documentation.strip().split("\n\n"):
             assert paragraph in dag["doc_md"]
@@ -111,6 +125,38 @@ def test_the_page_of_the_resend_explains_every_hold_and_every_finding(
     assert holds | kinds | {"open", "processed", "lost"} <= named
     decisions = {decision for kind in kinds for decision in KINDS[kind].decisions}
     assert decisions <= named
+
+
+def test_markets_are_settled_retried_listed_checked_published_and_credited(
+    dags: dict[str, Any],
+) -> None:
+    dag = dags["settle_markets"]
+    steps = [
+        "plan",
+        "settle",
+        "wait_for_status",
+        "retry_failed",
+        "fetch_payouts",
+        "check",
+        "publish",
+        "credit",
+    ]
+    assert [task["task_id"] for task in dag["tasks"]] == steps
+    # Every step of a shard takes the shard from `plan`.
+    following = {task["task_id"]: set(task["downstream"]) for task in dag["tasks"]}
+    assert all(after in following[before] for before, after in pairwise(steps))
+    assert dag["schedule"] == "*/5 * * * *"
+    assert dag["max_active_runs"] == 1
+    assert dag["params"] == ["confirmation", "currency", "market_ids", "reason"]
+    assert dag["tasks"][-2]["outlets"] == ["settlements"]
+
+
+def test_the_page_of_markets_explains_every_finding_about_them(dags: dict[str, Any]) -> None:
+    named = set(re.findall(r"`(\w+)`", dags["settle_markets"]["doc_md"]))
+    kinds = {kind for kind in KINDS if kind.startswith(("market_", "markets_", "events_"))}
+    decisions = {decision for kind in kinds for decision in KINDS[kind].decisions}
+    assert kinds
+    assert kinds | decisions <= named
 
 
 def test_files_are_imported_by_hand(dags: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 from sqlalchemy import text
 
-from include.sandbox.addresses import TICKTOCK_KEY, WALLET_KEY, WALLET_SECRET
+from include.sandbox.addresses import TICKTOCK_KEY, TOTE_KEY, WALLET_KEY, WALLET_SECRET
 from include.sandbox.client import Sandbox
 from include.warehouse.alerts import raise_alert
 from include.warehouse.database import transaction
@@ -112,6 +112,25 @@ def test_a_refused_key_fails_at_once_and_tells_people(
     assert f"/runs/{quote(run.run_id)}/tasks/land" in told["body"]
     assert TICKTOCK_KEY not in json.dumps(told)
     assert value(warehouse, "SELECT count(*) FROM ops.alert WHERE sent_at IS NOT NULL") == 1
+
+
+def test_a_socket_that_lets_nobody_in_is_told_and_holds_nothing_up(
+    dags: dict[str, Any], warehouse: Warehouse, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from include.orchestration import tasks
+
+    short = tasks.SETTINGS.model_copy(update={"tote_listen_seconds": 0.5})
+    monkeypatch.setattr(tasks, "SETTINGS", short)
+    extra = {"base_url": sandbox.tote_url}
+    give_connection(monkeypatch, "tote", conn_type="http", password=TOTE_KEY, extra=extra)
+    sandbox.configure("tote", bets=30, history_seconds=6 * 3600, clock_offset_seconds=-3600)
+    sandbox.fault("tote", "status", call="hints", status=503, times=None)
+    reached = states(dags["catch_up_tote"].test())
+    assert reached.pop("listen") == "failed"
+    assert set(reached.values()) == {"success"}
+    assert value(warehouse, "SELECT count(*) FROM core.settlement_current") == 30
+    told = [alert["body"]["key"] for alert in sandbox.alerts()["alerts"]]
+    assert [key.split("/")[:3] for key in told] == [["task", "catch_up_tote", "listen"]]
 
 
 def test_watching_opens_what_is_amiss_and_delivers_what_waits(

@@ -17,6 +17,7 @@ from include.sandbox.addresses import (
     ODDS88_CLIENT_ID,
     ODDS88_PASSWORD,
     TICKTOCK_KEY,
+    TOTE_KEY,
     WALLET_KEY,
     WALLET_SECRET,
 )
@@ -40,6 +41,8 @@ SETTINGS = {
     "SETTLEMENTS_LAND_COMMIT_RECORDS": "500",
     # A run that was killed keeps others from connecting for so long.
     "SETTLEMENTS_STREAM_LEASE_SECONDS": "5",
+    # A worker that listens is one less for the others.
+    "SETTLEMENTS_TOTE_LISTEN_SECONDS": "2",
     # One request after the other, and short waits for what does not come.
     "SETTLEMENTS_WALLET_REQUESTS_AT_ONCE": "1",
     "SETTLEMENTS_WALLET_DEADLINE_SECONDS": "6",
@@ -272,6 +275,7 @@ def test_no_secret_is_in_a_log_or_in_a_table(running: Running) -> None:
         "the key of ticktock": TICKTOCK_KEY,
         "the password of odds88": ODDS88_PASSWORD,
         "a token of odds88": TOKENS_OF_ODDS88,
+        "the key of tote": TOTE_KEY,
         "the key of the wallet": WALLET_KEY,
         "the secret that signs": WALLET_SECRET,
         "the password of the UI": system.ui[2],

@@ -256,6 +256,19 @@ def test_messages_of_a_stream_are_landed_beside_payouts(
     assert "The next run of catch_up_odds88 publishes batch 1." in caplog.text
 
 
+def test_bets_of_tote_enter_the_register(
+    warehouse: Warehouse, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "tote-2026-11-20.csv").write_bytes(b"toteId\nb1\nb2\nb1\n" + b"x" * 200 + b"\n")
+    result = import_each(warehouse.engine, folder, None, None)["tote-2026-11-20.csv"]
+    assert (result["read"], result["new"], result["same"], result["rejected"]) == (4, 2, 1, 1)
+    assert [row.tote_id for row in rows(warehouse, "SELECT * FROM tote.bet ORDER BY 1")] == [
+        *("b1", "b2")
+    ]
+    assert names(folder) == ["done/tote-2026-11-20.csv"]
+    assert "Each is in tote.rejected_line with its reason" in caplog.text
+
+
 def test_messages_need_no_business_date(warehouse: Warehouse, folder: Path) -> None:
     put_messages(folder, "odds88.jsonl", message("b1"))
     assert import_each(warehouse.engine, folder, None, None)["odds88.jsonl"]["landed"] == 1

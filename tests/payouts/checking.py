@@ -29,6 +29,7 @@ _ON_ITS_WAY = timedelta(seconds=1)
 _REQUESTS_A_PAGE = 1000
 # Whoever has signed has ended by the next look, so that older signatures cannot turn up any more.
 _SIGNATURES_LOOKED_FOR = 30
+_PAYING_DECISIONS = ("processed", "paid_otherwise")
 _DOUBTFUL = (None, "in_doubt", "contested")
 
 
@@ -240,8 +241,12 @@ def _processed_is_credited_once(outbox: Outbox, wallet: Wallet) -> Iterator[str]
             continue
         decision = outbox.decisions.get(payout.evidence.get("decision_id"))
         if decision is not None:
-            if decision.decision != "processed" or not decision.reference:
+            if decision.decision not in _PAYING_DECISIONS or not decision.reference:
                 yield f"payout {name} is processed by a decision that does not say so"
+            continue
+        if payout.evidence.get("paid_otherwise"):
+            if payout.origin_source != "prediction":
+                yield f"payout {name} is paid otherwise, and no credit of a market"
             continue
         if "ok" not in _said(outbox, name, payout.evidence):
             yield f"payout {name} is processed, but no attempt was answered so"
@@ -250,12 +255,14 @@ def _processed_is_credited_once(outbox: Outbox, wallet: Wallet) -> Iterator[str]
 
 
 def _lost_is_not_credited(outbox: Outbox, wallet: Wallet) -> Iterator[str]:
-    """Nor is what was refused and is about to be lost."""
+    """Nor is what was refused and is about to be lost, or is owed."""
     for name, payout in outbox.payouts.items():
-        is_pending = payout.hold_reason == "refusal_pending"
-        if payout.disposition != "lost" and not is_pending:
+        is_refused = payout.hold_reason in ("refusal_pending", "owed")
+        if payout.disposition != "lost" and not is_refused:
             continue
-        state = "refusal_pending" if is_pending else "lost"
+        state = payout.hold_reason or "lost"
+        if "lost" in (state, payout.disposition) and payout.origin_source == "prediction":
+            yield f"payout {name} is a credit of a market, and lost"
         evidence = payout.evidence or {}
         decision = outbox.decisions.get(evidence.get("decision_id"))
         if decision is not None:
@@ -304,7 +311,11 @@ def _every_answer_has_its_effect(outbox: Outbox) -> Iterator[str]:
         if "ok" in said and payout.disposition != "processed" and not is_paid_though_lost:
             yield f"payout {name} was answered as booked, and is {payout.disposition}"
         is_decided = payout.disposition != "open" or payout.released_at is not None
-        waits = {"refused": {"refusal_pending", "contested", "unclear"}, "contested": {"contested"}}
+        final = {"owed"} if payout.origin_source == "prediction" else set()
+        waits = {
+            "refused": {"refusal_pending", "contested", "unclear", *final},
+            "contested": {"contested", *final},
+        }
         for outcome in waits.keys() & said:
             if not is_decided and payout.hold_reason not in waits[outcome]:
                 yield f"payout {name} is {outcome}, and held for {payout.hold_reason}"

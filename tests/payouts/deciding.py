@@ -22,6 +22,7 @@ REASONS = {
     "transactions_contested": "contested",
     "transactions_unclear": "unclear",
     "refusals_held": "refusal_pending",
+    "credits_refused": "owed",
 }
 
 

@@ -19,6 +19,7 @@ BECOMES = {
     "send_again": ("open", True),
     "release_hold": ("open", True),
     "processed": ("processed", True),
+    "paid_otherwise": ("processed", True),
     "lost": ("lost", True),
 }
 

@@ -17,13 +17,8 @@ from typing import Any
 
 import pytest
 
-from include.payouts.importing import (
-    KEPT_BYTES,
-    LINE_LIMIT_BYTES,
-    FileRefused,
-    Imported,
-    import_file,
-)
+from include.payouts.importing import FileRefused, Imported, import_file
+from include.warehouse.lines import KEPT_BYTES, LINE_LIMIT_BYTES
 from tests.local.waiting import wait_for
 from tests.payouts.entering import (
     DAY,

@@ -160,8 +160,9 @@ def opened(script: Script, **tunables: Any) -> Iterator[Socket]:
         yield connected
 
 
-def connect(place: Place, **tunables: Any) -> Socket:
-    return open_socket("odds88", place.url, HEADERS, settings_with(**tunables))
+def connect(place: Place, *subprotocols: str, **tunables: Any) -> Socket:
+    settings = settings_with(**tunables)
+    return open_socket("odds88", place.url, HEADERS, settings, subprotocols=subprotocols)
 
 
 def framed(content: bytes, opcode: Opcode = Opcode.TEXT, *, is_last: bool = True) -> bytes:
@@ -567,22 +568,42 @@ def test_an_answer_that_only_asks_for_patience_is_waited_out() -> None:
         assert connected.receive(PATIENCE_SECONDS) == b"one"
 
 
+OFFERED = ("graphql-transport-ws", "graphql-ws")
+CHOSEN = "Sec-WebSocket-Protocol: "
+
+
 @pytest.mark.parametrize(
-    ("lines", "accept"),
+    ("lines", "accept", "offered"),
     [
-        ([], "bm90IG91ciBrZXkgYXQgYWxsISE="),
-        (["Sec-WebSocket-Extensions: permessage-deflate"], None),
-        (["Sec-WebSocket-Protocol: chat"], None),
+        ([], "bm90IG91ciBrZXkgYXQgYWxsISE=", ()),
+        (["Sec-WebSocket-Extensions: permessage-deflate"], None, ()),
+        ([f"{CHOSEN}graphql-ws"], None, ()),
+        ([f"{CHOSEN}mqtt"], None, OFFERED),
+        ([f"{CHOSEN}graphql-transport-ws, graphql-ws"], None, OFFERED),
+        ([f"{CHOSEN}graphql-ws", f"{CHOSEN}graphql-ws"], None, OFFERED),
     ],
 )
 def test_a_handshake_that_is_not_the_one_asked_for_is_no_connection(
-    lines: list[str], accept: str | None
+    lines: list[str], accept: str | None, offered: tuple[str, ...]
 ) -> None:
     with peer(lambda one: one.upgrade(*lines, accept=accept)) as place:
         with pytest.raises(StreamEnded, match="begins no WebSocket as it was asked for") as caught:
-            connect(place)
+            connect(place, *offered)
         check_texts(caught.value)
     assert caught.value.code is None
+
+
+@pytest.mark.parametrize("chosen", [*OFFERED, None])
+def test_the_provider_chooses_one_of_the_subprotocols_that_are_offered_or_none(
+    chosen: str | None,
+) -> None:
+    lines = [CHOSEN + chosen] if chosen else []
+    with peer(lambda one: one.upgrade(*lines)) as place:
+        with closing(connect(place, *OFFERED)) as connected:
+            assert connected.subprotocol == chosen
+        assert b"\r\nSec-WebSocket-Protocol: graphql-transport-ws, graphql-ws\r\n" in (
+            place.peers[0].request
+        )
 
 
 def test_the_request_asks_for_a_plain_websocket_and_carries_the_headers() -> None:
@@ -731,16 +752,54 @@ def test_a_message_in_parts_is_one_message_also_when_it_is_waited_for_several_ti
         assert [connected.receive(PATIENCE_SECONDS) for _ in range(2)] == [whole, b"next"]
 
 
+def unmasked(received: bytes) -> Frame:
+    """A short frame of a client, which masks what it sends."""
+    mask, content = received[2:6], received[6:]
+    text = bytes(byte ^ mask[place % 4] for place, byte in enumerate(content))
+    assert received[0] & 0x80
+    assert received[1] == 0x80 | len(text)
+    return Frame(Opcode(received[0] & 15), text)
+
+
+def test_what_we_say_arrives_as_one_masked_text() -> None:
+    said: list[Frame] = []
+
+    def script(one: Peer) -> None:
+        said.append(unmasked(one.received()))
+        one.connection.sendall(framed(b"heard"))
+
+    with opened(script) as connected:
+        connected.send("Grüße".encode())
+        assert connected.receive(PATIENCE_SECONDS) == b"heard"
+    assert said == [Frame(Opcode.TEXT, "Grüße".encode())]
+
+
+def test_who_does_not_listen_loses_the_connection_and_not_what_it_has_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(streams, "_WRITE_SECONDS", 0.2)
+
+    def script(one: Peer) -> None:
+        one.connection.sendall(framed(b"one") + framed(b"two"))
+        never_answers(one)
+
+    with opened(script) as connected:
+        assert connected.receive(PATIENCE_SECONDS) == b"one"
+        began = time.monotonic()
+        # Far more than lies between two ends; what is said to nobody is not waited for again.
+        for _ in range(100):
+            connected.send(b"." * 2**20)
+        assert time.monotonic() - began < 0.2 + SLACK
+        assert connected.receive(0) == b"two"
+        assert "The connection broke (timed out)." in str(end_of(connected, seconds=0))
+
+
 def test_a_ping_of_the_connection_is_answered_while_it_is_read() -> None:
     answered: list[Frame] = []
 
     def script(one: Peer) -> None:
         one.connection.sendall(framed(b"are you there", Opcode.PING))
-        received = one.received()
-        # A client masks what it sends.
-        mask, content = received[2:6], received[6:]
-        text = bytes(byte ^ mask[place % 4] for place, byte in enumerate(content))
-        answered.append(Frame(Opcode(received[0] & 15), text))
+        answered.append(unmasked(one.received()))
         one.connection.sendall(framed(b"one"))
 
     with opened(script) as connected:

@@ -32,6 +32,7 @@ from include.providers.tote import (
     order_of,
     read_hint,
     read_page,
+    standing,
     subscription_frames,
 )
 from include.sandbox.addresses import TOTE_KEY, TOTE_TOKEN
@@ -203,6 +204,32 @@ def test_a_payload_becomes_what_is_expected(folder: Path) -> None:
         "unknown_fields": sorted(page.unknown_fields),
         "settlement": {name: value for name, value in told if value not in (None, [])},
     }
+
+
+@pytest.mark.parametrize("folder", GOLDEN, ids=lambda folder: folder.name)
+def test_how_a_bet_stands_is_what_it_becomes(folder: Path) -> None:
+    body = (folder / "payload.json").read_bytes()
+    record = cut(body, read_page(body).entries[0].record)
+    settlement, stands = normalize(record, CONTEXT), standing(record)
+    assert stands is not None
+    assert stands.status is settlement.status
+    assert stands.is_final == (settlement.status is not Status.OPEN)
+    assert stands.settlement not in ("SETTLED", "REFUNDED") or stands.total == settlement.payout
+
+
+def test_how_a_bet_stands_is_told_in_its_own_words_whatever_its_amounts() -> None:
+    odd = with_value("resulting.returns.totalAmount.decimalAmount", 7)
+    stands = standing(json.dumps(odd | {"market": 1}).encode())
+    assert stands is not None
+    words = (stands.status, stands.placement, stands.resulting, stands.settlement)
+    assert words == ("settled", "ACCEPTED", "RESULTED", "SETTLED")
+    assert (stands.total, stands.returned) == (None, Decimal("12.34"))
+
+
+@pytest.mark.parametrize("record", [b"", b"null", b"5", b"{}", b'{"toteId": "\xff"}'])
+def test_what_is_no_bet_stands_in_no_way_that_can_be_judged(record: bytes) -> None:
+    assert standing(record) is None
+    assert standing(json.dumps(with_value("settlement.status", "REGRADED")).encode()) is None
 
 
 # Taking a page apart
@@ -566,11 +593,18 @@ def test_an_amount_that_cannot_be_read_leaves_the_hint(amount: Any) -> None:
         ({"type": "ping", "payload": {"data": 1}}, "ping"),
         ({"type": "complete", "id": "1"}, "complete"),
         ({"type": "error", "id": "1", "payload": [{"message": "no"}]}, "error"),
+        ({"type": "error", "id": ["BetSettled"]}, "error"),
         ({"MessageType": "PoolTotalChanged", "ProductId": "p"}, "PoolTotalChanged"),
     ],
 )
 def test_a_message_about_no_bet_is_a_notice(message: dict[str, Any], kind: str) -> None:
     assert read_hint(json.dumps(message).encode()) == Notice(kind)
+
+
+def test_a_notice_names_the_subscription_of_ours_that_it_is_about() -> None:
+    assert read_hint(b'{"type": "complete", "id": "BetSettled"}') == Notice(
+        "complete", "BetSettled"
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from decimal import Decimal
 
 import pytest
 from msgspec import structs
+from psycopg2 import DataError
 from sqlalchemy import Connection, text
 
 from include.catchup.sources import Source
@@ -179,3 +181,64 @@ def test_everything_that_a_settlement_says_reaches_core(
     assert isinstance(row.settled_at, datetime)
     for table in ("staging.settlement", "staging.settlement_leg"):
         assert connection.scalar(text(f"SELECT count(*) FROM {table}")) == 0
+
+
+IN_CHUNKS = SETTINGS.model_copy(update={"normalize_chunk_records": 2})
+
+
+def test_a_record_is_normalized_with_its_exact_text_and_the_moment_its_page_arrived(
+    warehouse: Warehouse, connection: Connection
+) -> None:
+    given: list[tuple[bytes, datetime]] = []
+
+    def noting(record: bytes, context: RecordContext) -> Settlement:
+        given.append((record, context.received_at))
+        return SOURCE.normalizer(SETTINGS)(record, context)
+
+    land_body(warehouse.engine, body_of(entry(1, reason="Zoë \\ \u2028"), entry(2), entry(3)))
+    land_body(warehouse.engine, body_of(entry(4), entry(5)))
+    check_raw(warehouse.engine, SOURCE.name, SETTINGS)
+    normalize(warehouse.engine, by(noting), IN_CHUNKS)
+    stored = connection.execute(
+        text("SELECT payload, received_at FROM raw.record_payload ORDER BY record_id")
+    )
+    assert given == [(bytes(row.payload), row.received_at) for row in stored]
+    assert len({received_at for _, received_at in given}) == 2
+
+
+def with_legs_but_for_2(record: bytes, context: RecordContext) -> Settlement:
+    """As a provider of bets one of which cannot be read."""
+    failing_about_2(record, context)
+    return with_legs(record, context)
+
+
+def test_a_batch_of_many_chunks_is_staged_whole(
+    warehouse: Warehouse, connection: Connection
+) -> None:
+    entries = [entry(number, market_offer_id=f"o{number}") for number in range(1, 8)]
+    land_body(warehouse.engine, body_of(*entries))
+    check_raw(warehouse.engine, SOURCE.name, SETTINGS)
+    done = normalize(warehouse.engine, by(with_legs_but_for_2), IN_CHUNKS)
+    assert (done.normalized, done.quarantined) == (7, 1)
+    staged = connection.scalars(text("SELECT source_key FROM staging.settlement ORDER BY 1")).all()
+    assert staged == [f"m1/o{number}" for number in (1, 3, 4, 5, 6, 7)]
+    assert connection.scalar(text("SELECT count(*) FROM staging.settlement_leg")) == 12
+    assert gc.isenabled()
+
+
+def unstorable_about_2(record: bytes, context: RecordContext) -> Settlement:
+    """A provider's module that lets a text pass which Postgres cannot hold."""
+    made = SOURCE.normalizer(SETTINGS)(record, context)
+    return structs.replace(made, reason="\0") if b'"id": 2,' in record else made
+
+
+def test_what_postgres_refuses_of_one_chunk_leaves_the_whole_batch_as_it_was(
+    warehouse: Warehouse, connection: Connection
+) -> None:
+    land_body(warehouse.engine, body_of(*map(entry, range(1, 8))))
+    check_raw(warehouse.engine, SOURCE.name, SETTINGS)
+    with pytest.raises(DataError, match="0x00"):
+        normalize(warehouse.engine, by(unstorable_about_2), IN_CHUNKS)
+    assert connection.scalar(text("SELECT state FROM ops.batch")) == "landed"
+    assert connection.scalar(text("SELECT count(*) FROM staging.settlement")) == 0
+    assert normalize(warehouse.engine, SOURCE, IN_CHUNKS).normalized == 7

@@ -95,6 +95,45 @@ _END_CONNECTION = (
     "UPDATE ops.connect_attempt SET ended_at = now(), ending = '', messages = 1 WHERE false"
 )
 _STREAMS = (_CONNECT, _END_CONNECTION)
+_ENTER_BET = "INSERT INTO tote.bet (tote_id) SELECT '' WHERE false ON CONFLICT DO NOTHING"
+_ENTER_MARKET = (
+    "INSERT INTO prediction.market (market_id, currency) SELECT '', 'EUR' WHERE false"
+    " ON CONFLICT DO NOTHING"
+)
+_READ_MARKETS = "SELECT * FROM prediction.market, prediction.attempt"
+_MOVE_MARKET = "UPDATE prediction.market SET state = 'waiting' WHERE false"
+_SETTLE_MARKETS = (
+    "INSERT INTO prediction.market (market_id, evidence, state) SELECT '', '{}', 'resolved'"
+    " WHERE false",
+    "INSERT INTO prediction.attempt (market_id, call, deadline_at) SELECT '', 'settle', now()"
+    " WHERE false",
+    "UPDATE prediction.attempt SET closed_at = now(), result = 'executed' WHERE false",
+)
+_SET_BET_ASIDE = (
+    "UPDATE tote.bet SET state = 'done', next_ask_at = NULL, is_asked_alone = true WHERE false"
+)
+_READ_BETS = "SELECT * FROM tote.bet, tote.hint"
+_FOLLOW_BETS = (
+    "UPDATE tote.bet SET answered_at = now() WHERE false",
+    "UPDATE tote.hint SET confirmed_at = now() WHERE false",
+    "INSERT INTO tote.bet (tote_id, entered_by) SELECT '', 'listing' WHERE false",
+    "INSERT INTO tote.hint (record_id, tote_id, message_type, received_at)"
+    " SELECT 1, '', '', now() WHERE false",
+    "INSERT INTO tote.rejected_line (file_name, line_number, reason, line, line_bytes,"
+    " line_sha256) SELECT '', 1, '', '', 0, '' WHERE false",
+)
+_CREDIT = (
+    "INSERT INTO prediction.credit (settlement_id, market_id, position_id, amount, record_id,"
+    " state, accounting_date) SELECT '', '', '', 1, 1, 'owed', '2026-11-21' WHERE false"
+)
+_ADJUST = (
+    "INSERT INTO prediction.adjustment (credit_id, currency, amount_before, amount_after,"
+    " difference, record_id, accounting_date) SELECT 1, '', 1, 2, 1, 1, '2026-11-21' WHERE false"
+)
+_MOVE_CREDIT = "UPDATE prediction.credit SET state = 'due', hold_reason = NULL WHERE false"
+_ACKNOWLEDGE = "UPDATE prediction.credit SET state = 'acknowledged', reference = '' WHERE false"
+_READ_CREDITS = "SELECT * FROM prediction.credit"
+_HOLD = "UPDATE wallet.transaction SET hold_reason = '', hold_detail = '' WHERE false"
 
 # `WHERE false` touches no row: a privilege is asked for before rows are looked at.
 _MAY: dict[Role, tuple[str, ...]] = {
@@ -117,6 +156,12 @@ _MAY: dict[Role, tuple[str, ...]] = {
         "CREATE TEMPORARY TABLE several (source_key text) ON COMMIT DROP",
         _TAKE_LEASE,
         *_STREAMS,
+        _ENTER_BET,
+        _READ_BETS,
+        *_FOLLOW_BETS,
+        _READ_MARKETS,
+        _MOVE_MARKET,
+        *_SETTLE_MARKETS,
     ),
     "resolver": (
         _INSERT_DECISION,
@@ -136,6 +181,13 @@ _MAY: dict[Role, tuple[str, ...]] = {
         _RELEASE,
         _DISPOSE,
         "SELECT transaction_id FROM wallet.transaction FOR UPDATE",
+        _READ_BETS,
+        _SET_BET_ASIDE,
+        _READ_MARKETS,
+        _MOVE_MARKET,
+        _READ_CREDITS,
+        _MOVE_CREDIT,
+        _ACKNOWLEDGE,
         "CREATE TEMPORARY TABLE chosen (transaction_id text) ON COMMIT DROP",
     ),
     "wallet_writer": (_ENTER,),
@@ -145,6 +197,22 @@ _MAY: dict[Role, tuple[str, ...]] = {
         _INSERT_FINDING,
         "SELECT * FROM wallet.rejected_line",
         "CREATE TEMPORARY TABLE lines (number bigint) ON COMMIT DROP",
+    ),
+    "crediter": (
+        _CREDIT,
+        _ADJUST,
+        _MOVE_CREDIT,
+        _READ_CREDITS,
+        _READ_PAYOUTS,
+        _ENTER,
+        _HOLD,
+        _INSERT_FINDING,
+        "UPDATE prediction.credit SET amount = 1, transaction_id = '' WHERE false",
+        "UPDATE prediction.adjustment SET finding_id = 1 WHERE false",
+        "UPDATE prediction.credited_market SET revision = 1 WHERE false",
+        "SELECT wallet.is_sent(transaction) FROM wallet.transaction",
+        "SELECT * FROM core.settlement, prediction.market",
+        "CREATE TEMPORARY TABLE told (number bigint) ON COMMIT DROP",
     ),
     "sender": (
         _FREEZE,
@@ -202,6 +270,17 @@ _NOBODY_MAY = (
     "UPDATE wallet.transaction_conflict SET amount = 1 WHERE false",
     "DELETE FROM wallet.transaction_conflict WHERE false",
     "DELETE FROM wallet.rejected_line WHERE false",
+    *(f"DELETE FROM tote.{table} WHERE false" for table in ("bet", "hint", "rejected_line")),
+    "UPDATE prediction.attempt SET committed_at = now() WHERE false",
+    "UPDATE prediction.attempt SET deadline_at = now() WHERE false",
+    "UPDATE prediction.credit SET settlement_id = '' WHERE false",
+    "UPDATE prediction.credit SET position_id = '' WHERE false",
+    "UPDATE prediction.adjustment SET difference = 1 WHERE false",
+    "SELECT prediction.acknowledge(ARRAY[1], 'mine')",
+    *(
+        f"DELETE FROM prediction.{table} WHERE false"
+        for table in ("market", "attempt", "credit", "adjustment", "credited_market")
+    ),
     "UPDATE wallet.attempt SET body_sha256 = '' WHERE false",
     "UPDATE wallet.attempt SET deadline_at = now() WHERE false",
     "UPDATE wallet.attempt_item SET place = 2 WHERE false",
@@ -253,6 +332,9 @@ _MAY_NOT: dict[Role, tuple[str, ...]] = {
         *_SENDS,
         _TAKE_LEASE,
         *_STREAMS,
+        *_FOLLOW_BETS,
+        *_SETTLE_MARKETS,
+        _ENTER_BET,
     ),
     "wallet_writer": (
         *_NOBODY_MAY,
@@ -265,6 +347,13 @@ _MAY_NOT: dict[Role, tuple[str, ...]] = {
         *_SENDS,
         _TAKE_LEASE,
         *_STREAMS,
+        *_FOLLOW_BETS,
+        *_SETTLE_MARKETS,
+        _READ_MARKETS,
+        _MOVE_MARKET,
+        _ENTER_MARKET,
+        _ENTER_BET,
+        _READ_BETS,
         _INSERT_REJECTED_LINE,
         _INSERT_FINDING,
         "INSERT INTO wallet.transaction (transaction_id, hold_reason) SELECT '', '' WHERE false",
@@ -297,6 +386,27 @@ _MAY_NOT: dict[Role, tuple[str, ...]] = {
         *_STREAMS,
         "INSERT INTO wallet.transaction_conflict (transaction_id) SELECT '' WHERE false",
         "SELECT * FROM core.settlement",
+        "SELECT ops.player_reference('player')",
+        _CREDIT,
+        _READ_CREDITS,
+        _MOVE_CREDIT,
+        _ACKNOWLEDGE,
+    ),
+    "crediter": (
+        *_NOBODY_MAY,
+        _ACKNOWLEDGE,
+        _FREEZE,
+        _DISPOSE,
+        _RELEASE,
+        _INSERT_REJECTED_LINE,
+        _INSERT_DECISION,
+        _TAKE_LEASE,
+        _MOVE_MARKET,
+        *_SENDS,
+        *_STREAMS,
+        *_SETTLE_MARKETS,
+        _INSERT_VERSION,
+        "SELECT * FROM prediction.owed",
         "SELECT ops.player_reference('player')",
     ),
 }
@@ -434,8 +544,8 @@ def test_every_grant_of_every_role_is_in_its_own_schemas(shared_warehouse: Wareh
     with shared_warehouse.owner_engine.connect() as connection:
         rows = connection.execute(query, {"roles": [*ROLES], "schemas": [*SCHEMAS]}).all()
     grants = {tuple(row) for row in rows}
-    # What wallet_writer may do it may do with single columns only.
-    assert {grantee for grantee, *_ in grants} == set(ROLES) - {"wallet_writer"}
+    # What these may do they may do with single columns only.
+    assert {grantee for grantee, *_ in grants} == set(ROLES) - {"wallet_writer", "register_writer"}
     deletes = {grant for grant in grants if grant[3] in ("DELETE", "TRUNCATE")}
     assert deletes == {
         ("loader", "staging", "settlement", "DELETE"),
@@ -460,6 +570,32 @@ def test_an_operators_own_system_enters_payouts_and_nothing_else(
             if not _is_refused(connection, statement)
         ]
     engine.dispose()
+    assert done == []
+
+
+def test_an_operators_own_system_enters_bets_by_their_ids_and_nothing_else(
+    shared_warehouse: Warehouse,
+) -> None:
+    engine = open_engine(shared_warehouse.register_url)
+    reads = [f"SELECT * FROM {table.fullname}" for table in metadata.sorted_tables]
+    with engine.connect() as connection:
+        entered = [
+            connection.execute(
+                text("INSERT INTO tote.bet (tote_id) VALUES ('a bet') ON CONFLICT DO NOTHING")
+            ).rowcount
+            for _ in range(2)
+        ]
+        assert not _is_refused(connection, _ENTER_MARKET)
+        done = [
+            statement
+            for statement in (
+                *(*_NOBODY_MAY, *reads, *_FOLLOW_BETS, *_SETTLE_MARKETS),
+                *(_SET_BET_ASIDE, _MOVE_MARKET, _ENTER),
+            )
+            if not _is_refused(connection, statement)
+        ]
+    engine.dispose()
+    assert entered == [1, 0]
     assert done == []
 
 

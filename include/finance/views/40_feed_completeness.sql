@@ -3,6 +3,7 @@ WITH feed AS (
     SELECT source, feed FROM ops.cursor
     UNION
     SELECT source, feed FROM ops.batch
+    WHERE kind <> 'evidence'
 ),
 unfinished AS (
     SELECT batch_id, source, feed, state, opened_at, held_at, held_reason
@@ -114,7 +115,7 @@ LEFT JOIN LATERAL (
     FROM ops.batch AS batch
     WHERE batch.source = feed.source
         AND batch.feed = feed.feed
-        AND batch.kind = 'fetch'
+        AND batch.kind IN ('fetch', 'evidence')
         AND batch.has_reached_end
         AND batch.state IN ('published', 'discarded')
         AND batch.landed_at < coalesce(missing.since, 'infinity')

@@ -27,7 +27,7 @@ COMMENT ON VIEW finance.batch IS
 COMMENT ON COLUMN finance.batch.batch_id IS 'The batch''s number, ascending.';
 COMMENT ON COLUMN finance.batch.source IS 'The provider whose records it holds.';
 COMMENT ON COLUMN finance.batch.feed IS 'Which of the provider''s feeds.';
-COMMENT ON COLUMN finance.batch.kind IS 'fetch: what the provider had that was new. fill: asked for to close a gap. replay: records from quarantine, tried again.';
+COMMENT ON COLUMN finance.batch.kind IS 'fetch: what the provider had that was new. fill: asked for to close a gap. replay: records from quarantine, tried again. evidence: kept, and settling nothing.';
 COMMENT ON COLUMN finance.batch.state IS 'How far it is: landing, landed, normalized, published; held: a check stopped it until a person decides; discarded: a person gave it up.';
 COMMENT ON COLUMN finance.batch.received IS 'Records that arrived.';
 COMMENT ON COLUMN finance.batch.duplicates IS 'Of these, records that were here already: usual, because the end of the feed is read again.';

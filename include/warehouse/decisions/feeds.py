@@ -16,15 +16,20 @@ from include.warehouse.tables import cursor, gap, page
 _ID = re.compile(rb'"id"\s*:\s*(?:"([^"\\]+)"|(\d+))')
 
 
-def _ask_page_again(connection: Connection, asked: Row[Any], answer: Answer) -> Change:
-    stopped = _stopped_cursor(connection, asked)
+def ask_again(connection: Connection, asked: Row[Any], answer: Answer) -> Change:
+    """Have the feed that `asked` stops go on where it stands."""
+    return open_feed(connection, stopped_cursor(connection, asked))
+
+
+def open_feed(connection: Connection, stopped: Row[Any]) -> Change:
+    """Have a stopped feed go on where it stands."""
     before = as_json(connection, cursor, _is_cursor(stopped))
     connection.execute(update(cursor).where(_is_cursor(stopped)).values(stopped_by_finding_id=None))
     return Change(before, as_json(connection, cursor, _is_cursor(stopped)))
 
 
 def _skip_page(connection: Connection, asked: Row[Any], answer: Answer) -> Change:
-    stopped = _stopped_cursor(connection, asked)
+    stopped = stopped_cursor(connection, asked)
     asked_after = asked.detail["since_id"]
     named = answer.text("continue_from")
     if named is None and asked.detail.get("is_leap"):
@@ -50,7 +55,7 @@ def _skip_page(connection: Connection, asked: Row[Any], answer: Answer) -> Chang
 
 
 def _go_on_after_another(connection: Connection, asked: Row[Any], answer: Answer) -> Change:
-    stopped = _stopped_cursor(connection, asked)
+    stopped = stopped_cursor(connection, asked)
     refused = asked.detail["since_id"]
     target = answer.text("continue_from")
     if target is None or target == refused:
@@ -130,7 +135,8 @@ def _anchors_ahead(anchors: list[dict[str, Any]], target: str) -> list[dict[str,
     return anchors[max(behind, default=0) :]
 
 
-def _stopped_cursor(connection: Connection, asked: Row[Any]) -> Row[Any]:
+def stopped_cursor(connection: Connection, asked: Row[Any]) -> Row[Any]:
+    """The feed that waits for the finding, locked; raises `DecisionRefused` if none does."""
     stopped = connection.execute(
         select(cursor)
         .where(
@@ -191,8 +197,8 @@ def _last_readable_id(connection: Connection, asked: Row[Any]) -> str:
 
 
 DECISIONS: dict[tuple[str, str], Decide] = {
-    ("undecodable_page", "try_again"): _ask_page_again,
+    ("undecodable_page", "try_again"): ask_again,
     ("undecodable_page", "skip_page"): _skip_page,
-    ("cursor_refused", "try_again"): _ask_page_again,
+    ("cursor_refused", "try_again"): ask_again,
     ("cursor_refused", "move_cursor"): _go_on_after_another,
 }

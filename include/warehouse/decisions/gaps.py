@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, func, select, update
 
 from include.warehouse.cursors import is_behind
 from include.warehouse.decisions.answers import Answer, Change, Decide, DecisionRefused, as_json
+from include.warehouse.decisions.bets import ask_gap_again
 from include.warehouse.decisions.feeds import move_cursor
 from include.warehouse.tables import cursor, gap
 
@@ -28,6 +29,8 @@ def _ask_gap_again(connection: Connection, asked: Row[Any], answer: Answer) -> C
             cursor.c.source == before["source"], cursor.c.feed == before["feed"]
         )
     )
+    if "listed_until" in (stands_at or {}):
+        return ask_gap_again(connection, before, _lock_feed(connection, before))
     if not before["subjects"] and "since_id" not in (stands_at or {}):
         raise DecisionRefused(
             f"{before['source']} does not tell again what gap {before['gap_id']} lacks.",
@@ -43,21 +46,27 @@ def _ask_gap_again(connection: Connection, asked: Row[Any], answer: Answer) -> C
         connection.execute(update(gap).where(this).values(tried_at=None))
         return Change(before, as_json(connection, gap, this))
     connection.execute(update(gap).where(this).values(tried_at=func.now()))
-    moved = connection.execute(
-        select(cursor)
-        .where(cursor.c.source == before["source"], cursor.c.feed == before["feed"])
-        .with_for_update()
-    ).one()
-    if moved.stopped_by_finding_id is not None:
-        raise DecisionRefused(
-            f"The feed is stopped by finding {moved.stopped_by_finding_id}.",
-            "Decide on that finding first.",
-        )
+    moved = _lock_feed(connection, before)
     change = move_cursor(connection, moved, _position_to_read_again(moved.position, start))
     return Change(
         {**change.before, "gap": before},
         {**change.after, "gap": as_json(connection, gap, this)},
     )
+
+
+def _lock_feed(connection: Connection, lacking: dict[str, Any]) -> Row[Any]:
+    """The feed that has the gap, which another finding may not have stopped."""
+    feed = connection.execute(
+        select(cursor)
+        .where(cursor.c.source == lacking["source"], cursor.c.feed == lacking["feed"])
+        .with_for_update()
+    ).one()
+    if feed.stopped_by_finding_id is not None:
+        raise DecisionRefused(
+            f"The feed is stopped by finding {feed.stopped_by_finding_id}.",
+            "Decide on that finding first.",
+        )
+    return feed
 
 
 def _position_to_read_again(position: dict[str, Any], start: str) -> dict[str, Any]:

@@ -40,8 +40,11 @@ from sqlalchemy.dialects.postgresql import JSONB
 from include.warehouse.database import array_literal
 from include.warehouse.decisions.answers import Answer, Change, Decide, DecisionRefused
 from include.warehouse.findings import TOLD_COUNT, close_finding
-from include.warehouse.tables import attempt, attempt_item, decision, finding
+from include.warehouse.tables import attempt, attempt_item, credit, decision, finding
 from include.warehouse.tables import transaction as payout
+
+CREDITS = "prediction"
+"""Where payouts come from (`origin_source`) that are credits of a market."""
 
 _IDS_RECORDED = 1000
 _EXAMPLES = 10
@@ -148,8 +151,37 @@ def _confirm(connection: Connection, asked: Row[Any], answer: Answer) -> Change:
     return _move(connection, asked, before, {"disposition": "processed", "evidence": evidence})
 
 
+def _pay_otherwise(connection: Connection, asked: Row[Any], answer: Answer) -> Change:
+    """The operator has paid what the wallet refused: it is acknowledged like any other credit."""
+    if not (answer.reference or "").strip():
+        raise DecisionRefused(
+            "To book credits as paid otherwise takes the operator's own reference of the payment.",
+            "Give it in `reference`.",
+        )
+    before = _choose_seen(connection, asked, answer)
+    evidence = func.jsonb_build_object(
+        *("paid_otherwise", answer.reference, "decision_id", answer.decision_id),
+        *("decided_by", answer.decided_by),
+    )
+    change = _move(connection, asked, before, {"disposition": "processed", "evidence": evidence})
+    connection.execute(
+        update(credit)
+        .where(credit.c.settlement_id == payout.c.origin_key, credit.c.state == "sending")
+        .where(credit.c.transaction_id == payout.c.transaction_id, _IS_CHOSEN)
+        .values(
+            state="acknowledged",
+            acknowledged_at=func.now(),
+            acknowledged_by=answer.decided_by,
+            reference=answer.reference,
+        )
+    )
+    return change
+
+
 def _give_up(connection: Connection, asked: Row[Any], answer: Answer) -> Change:
-    """Not to be paid; with the refusal, if it was refused for its own sake."""
+    """Not to be paid; with the refusal, if it was refused for its own sake.  A credit of a market
+    is never lost: it is owed.
+    """
     before = _choose_seen(connection, asked, answer)
     _refuse_under_way(connection)
     first_decision_id = None
@@ -170,7 +202,19 @@ def _give_up(connection: Connection, asked: Row[Any], answer: Answer) -> Change:
                 type_=JSONB,
             )
         )
-    change = _move(connection, asked, before, {"disposition": "lost", "evidence": evidence})
+    is_credit = payout.c.origin_source.is_not_distinct_from(CREDITS)
+    connection.execute(
+        update(payout)
+        .where(_IS_CHOSEN, is_credit)
+        .values(
+            hold_reason="owed",
+            hold_detail=f"given up by decision {answer.decision_id}",
+            hold_finding_id=None,
+            evidence=evidence,
+        )
+    )
+    lost = {"disposition": "lost", "evidence": evidence}
+    change = _move(connection, asked, before, lost, ~is_credit)
     return change._replace(first_decision_id=first_decision_id)
 
 
@@ -294,10 +338,17 @@ def _identity(connection: Connection) -> dict[str, Any]:
 
 
 def _move(
-    connection: Connection, asked: Row[Any], before: dict[str, Any], values: dict[str, Any]
+    connection: Connection,
+    asked: Row[Any],
+    before: dict[str, Any],
+    values: dict[str, Any],
+    concerned: ColumnElement[bool] | None = None,
 ) -> Change:
-    """No longer held, with `values`; what the finding still holds it goes on to tell."""
-    connection.execute(update(payout).where(_IS_CHOSEN).values(**_RELEASED, **values))
+    """No longer held, with `values`; of those chosen only the `concerned`, if that is given.  What
+    the finding still holds it goes on to tell.
+    """
+    these = _IS_CHOSEN if concerned is None else _IS_CHOSEN & concerned
+    connection.execute(update(payout).where(these).values(**_RELEASED, **values))
     is_left = _holds_any(connection, asked.finding_id)
     if is_left:
         _tell_what_is_left(connection, asked)
@@ -445,6 +496,9 @@ DECISIONS: dict[tuple[str, str], Decide] = {
     ("refusals_held", "keep"): _keep,
     ("refusals_held", "send_again"): _release,
     ("refusals_held", "lost"): _give_up,
+    ("credits_refused", "keep"): _keep,
+    ("credits_refused", "send_again"): _release,
+    ("credits_refused", "paid_otherwise"): _pay_otherwise,
 }
 
 KINDS_ABOUT_PAYOUTS = frozenset(kind for kind, _ in DECISIONS)

@@ -14,7 +14,16 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, insert, select, text
 
 from include.warehouse.database import lock_source, transaction
-from include.warehouse.decisions import batches, feeds, gaps, payouts, settlements
+from include.warehouse.decisions import (
+    batches,
+    bets,
+    credits,
+    feeds,
+    gaps,
+    markets,
+    payouts,
+    settlements,
+)
 from include.warehouse.decisions.answers import (
     Answer,
     Change,
@@ -180,8 +189,11 @@ def _acknowledge(connection: Connection, asked: Row[Any], answer: Answer) -> Cha
 
 _DECISIONS: dict[tuple[str, str], Decide] = {
     **feeds.DECISIONS,
+    **bets.DECISIONS,
     **batches.DECISIONS,
     **settlements.DECISIONS,
     **gaps.DECISIONS,
     **payouts.DECISIONS,
+    **markets.DECISIONS,
+    **credits.DECISIONS,
 }

@@ -1,0 +1,39 @@
+"""Settle markets: plan, settle, wait, retry, fetch their payouts, check, publish, credit."""
+
+from __future__ import annotations
+
+from airflow.sdk import DAG
+
+from include.orchestration.documentation import document_settle_markets
+from include.orchestration.market_tasks import (
+    check,
+    credit,
+    fetch_payouts,
+    in_shards,
+    plan,
+    publish,
+    retry_failed,
+    settle,
+    wait_for_status,
+)
+from include.orchestration.settling import form_fields
+from include.orchestration.tasks import TASK_DEFAULTS
+
+with DAG(
+    dag_id="settle_markets",
+    description="Settles resolved markets, and credits their players.",
+    schedule="*/5 * * * *",
+    catchup=False,
+    # Only for the eye: a market is moved by whoever comes first.
+    max_active_runs=1,
+    default_args=TASK_DEFAULTS,
+    params=form_fields(),
+    tags=["markets", "prediction"],
+    doc_md=document_settle_markets(),
+):
+    (
+        in_shards(plan(), settle, wait_for_status, retry_failed, fetch_payouts)
+        >> check()
+        >> publish()
+        >> credit()
+    )

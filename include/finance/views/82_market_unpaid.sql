@@ -1,0 +1,41 @@
+CREATE VIEW finance.market_unpaid AS
+WITH position AS (
+    SELECT
+        payout.market_id,
+        payout.position_id,
+        min(payout.currency) AS currency,
+        min(payout.player_reference) AS player_reference,
+        bool_or(payout.status = 'settled') AS is_settled,
+        bool_or(payout.status = 'failed') AS is_failed,
+        (array_agg(payout.reason ORDER BY payout.recorded_at DESC)
+            FILTER (WHERE payout.status = 'failed'))[1] AS reason,
+        max(payout.settled_at) FILTER (WHERE payout.status = 'failed') AS failed_at
+    FROM finance.market_payout AS payout
+    GROUP BY payout.market_id, payout.position_id
+)
+SELECT
+    position.market_id,
+    position.position_id,
+    position.player_reference,
+    position.currency,
+    CASE WHEN position.is_failed THEN 'failed' ELSE 'under way' END AS why,
+    position.reason,
+    position.failed_at,
+    market.state AS market_state,
+    market.retry_attempts,
+    market.finding_id
+FROM position
+JOIN finance.market AS market USING (market_id)
+WHERE NOT position.is_settled;
+COMMENT ON VIEW finance.market_unpaid IS
+    'Positions of settled markets that the engine has not completed: they failed, or are under way, and pay nothing until it does. Positions of a market that is held are in neither this view nor market_payout.';
+COMMENT ON COLUMN finance.market_unpaid.market_id IS 'The market.';
+COMMENT ON COLUMN finance.market_unpaid.position_id IS 'The position.';
+COMMENT ON COLUMN finance.market_unpaid.player_reference IS 'Keyed hash of the player''s id.';
+COMMENT ON COLUMN finance.market_unpaid.currency IS 'The market''s currency.';
+COMMENT ON COLUMN finance.market_unpaid.why IS 'failed or under way.';
+COMMENT ON COLUMN finance.market_unpaid.reason IS 'The engine''s error, if it told one.';
+COMMENT ON COLUMN finance.market_unpaid.failed_at IS 'When it last failed (UTC).';
+COMMENT ON COLUMN finance.market_unpaid.market_state IS 'How its market stands.';
+COMMENT ON COLUMN finance.market_unpaid.retry_attempts IS 'How often the market''s failed positions were retried.';
+COMMENT ON COLUMN finance.market_unpaid.finding_id IS 'The finding that waits for a person; NULL: none.';

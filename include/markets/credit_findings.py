@@ -1,0 +1,272 @@
+"""What a person has to know or decide about credits, and a finding for each.
+
+A finding about held or owed credits is about those that name it: what comes later with the same
+reason joins it, and it closes by itself once it is about none any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Engine, Row, func, select, text, update
+
+from include.providers.prediction import PROVIDER as SOURCE
+from include.warehouse.database import lock_source, transaction
+from include.warehouse.findings import Finding, open_finding, raise_again, tell_finding
+from include.warehouse.tables import adjustment as adjustment_table
+from include.warehouse.tables import credit as credit_table
+
+_EXAMPLES = 10
+
+HOLDS = {
+    "currency_unknown": "it is not known in which currency their market pays",
+    "player_unknown": "it is not known whom they are for",
+    "too_fine": "they have more than the five decimals that the wallet counts in",
+    "too_large": "they are beyond what the wallet can be told",
+    "id_taken": "somebody else has entered a payout under their transactionId",
+    "changed": "their settlements say another amount, player or currency than before",
+    "withdrawn": "their settlements do not pay anything any more",
+}
+"""Why credits are held, as a person reads it."""
+
+_ABOUT_CHANGES = frozenset({"changed", "withdrawn"})
+
+_CLOSE_EMPTIED = text("""
+UPDATE ops.finding
+SET state = 'closed', closed_at = now(), closed_by = 'system'
+WHERE source = :source AND kind IN ('credits_held', 'credit_changed', 'credits_owed')
+    AND state = 'open' AND NOT EXISTS (
+        SELECT
+        FROM prediction.credit
+        WHERE credit.finding_id = finding.finding_id AND credit.state IN ('held', 'owed')
+    )
+""")
+
+
+def report_credits(engine: Engine, *, is_mapped: bool) -> None:
+    """Open findings for the credits that are held, or told otherwise since they were sent or paid.
+
+    If `is_mapped`, what is owed without the wallet having been told is asked about too: it is not
+    sent by itself.
+    """
+    with transaction(engine, "crediter") as connection:
+        lock_source(connection, SOURCE)
+        connection.execute(_CLOSE_EMPTIED, {"source": SOURCE})
+        for reason in _untold_reasons(connection):
+            _ask_about_held(connection, reason)
+        if is_mapped:
+            _ask_about_owed(connection)
+        for accounting_date in _untold_days(connection):
+            _tell_adjusted(connection, accounting_date)
+
+
+def _untold_reasons(connection: Connection) -> Sequence[str]:
+    return connection.scalars(
+        select(credit_table.c.hold_reason)
+        .where(credit_table.c.state == "held", credit_table.c.finding_id.is_(None))
+        .distinct()
+        .order_by(credit_table.c.hold_reason)
+    ).all()
+
+
+def _ask_about_held(connection: Connection, reason: str) -> None:
+    _ask(
+        connection,
+        Finding(
+            kind="credit_changed" if reason in _ABOUT_CHANGES else "credits_held",
+            source=SOURCE,
+            subject=reason,
+            summary=f"{{credits}} are held: {HOLDS[reason]}.",
+            kept="Their players are owed what prediction.credit says, and nobody was told of it "
+            "yet; all other credits go on.",
+            detail={"reason": reason},
+        ),
+        (credit_table.c.state == "held") & (credit_table.c.hold_reason == reason),
+    )
+
+
+def _ask_about_owed(connection: Connection) -> None:
+    owed = credit_table.c.state == "owed"
+    untold = select(credit_table.c.credit_id).where(owed, credit_table.c.finding_id.is_(None))
+    if connection.execute(untold.limit(1)).first() is not None:
+        _ask(
+            connection,
+            Finding(
+                kind="credits_owed",
+                source=SOURCE,
+                subject="without the wallet",
+                summary="{credits} are owed that were made when the settings did not say how the "
+                "wallet is told of them. They do so now.",
+                kept="None of these is sent by itself: the operator pays them with its own wallet "
+                "and acknowledges them, or a decision has them sent. New ones are sent.",
+            ),
+            owed,
+        )
+
+
+def _ask(connection: Connection, finding: Finding, concerned: ColumnElement[bool]) -> None:
+    """Have `finding` ask about the `concerned` credits that none asks about yet."""
+    finding_id = open_finding(connection, finding, is_told=False)
+    connection.execute(
+        update(credit_table)
+        .where(concerned, credit_table.c.finding_id.is_(None))
+        .values(finding_id=finding_id)
+    )
+    this = concerned & (credit_table.c.finding_id == finding_id)
+    sums = connection.execute(
+        select(
+            credit_table.c.currency,
+            func.count().label("rows"),
+            func.sum(credit_table.c.amount).label("amount"),
+        )
+        .where(this)
+        .group_by(credit_table.c.currency)
+        .order_by(credit_table.c.currency)
+    ).all()
+    examples = connection.scalars(
+        select(credit_table.c.settlement_id)
+        .where(this)
+        .order_by(credit_table.c.credit_id)
+        .limit(_EXAMPLES)
+    ).all()
+    detail = {**finding.detail, **_counted(sums), "examples": list(examples)}
+    told = finding.summary.format(credits=_listed("credits", detail))
+    tell_finding(connection, finding_id, told, detail)
+    raise_again(connection, finding_id, detail["count"])
+
+
+def _counted(sums: Sequence[Row[Any]]) -> dict[str, Any]:
+    return {
+        "count": sum(row.rows for row in sums),
+        "amounts": {row.currency or "unknown": f"{row.amount:f}" for row in sums},
+    }
+
+
+def _listed(what: str, counted: dict[str, Any]) -> str:
+    amounts = ", ".join(f"{amount} {currency}" for currency, amount in counted["amounts"].items())
+    return f"{counted['count']} {what} ({amounts})"
+
+
+# --- told otherwise -----------------------------------------------------------------------------
+
+
+def _untold_days(connection: Connection) -> Sequence[Any]:
+    return connection.scalars(
+        select(adjustment_table.c.accounting_date)
+        .where(adjustment_table.c.finding_id.is_(None))
+        .distinct()
+        .order_by(adjustment_table.c.accounting_date)
+    ).all()
+
+
+def _tell_adjusted(connection: Connection, accounting_date: Any) -> None:
+    finding_id = open_finding(
+        connection,
+        Finding(
+            kind="credit_adjusted",
+            source=SOURCE,
+            subject=str(accounting_date),
+            summary="",
+            kept="What was sent or paid stays as it is, and nobody is credited twice. The "
+            "differences are in prediction.adjustment: pay them or take them back by hand.",
+        ),
+        is_told=False,
+    )
+    connection.execute(
+        update(adjustment_table)
+        .where(
+            adjustment_table.c.accounting_date == accounting_date,
+            adjustment_table.c.finding_id.is_(None),
+        )
+        .values(finding_id=finding_id)
+    )
+    this = adjustment_table.c.finding_id == finding_id
+    sums = connection.execute(
+        select(
+            adjustment_table.c.currency,
+            func.count().label("rows"),
+            func.sum(adjustment_table.c.difference).label("amount"),
+        )
+        .where(this)
+        .group_by(adjustment_table.c.currency)
+        .order_by(adjustment_table.c.currency)
+    ).all()
+    examples = connection.scalars(
+        select(credit_table.c.settlement_id)
+        .join_from(adjustment_table, credit_table)
+        .where(this)
+        .order_by(adjustment_table.c.adjustment_id)
+        .limit(_EXAMPLES)
+    ).all()
+    detail = {**_counted(sums), "examples": list(examples)}
+    tell_finding(
+        connection,
+        finding_id,
+        f"The settlements of {_listed('credits', detail)} that were sent or paid say something "
+        f"else since, found on {accounting_date}; the amounts are the differences.",
+        detail,
+    )
+    raise_again(connection, finding_id, detail["count"])
+
+
+# --- completed twice ----------------------------------------------------------------------------
+
+_DOUBLED = text("""
+SELECT source_key AS settlement_id, position_id, currency, payout, count(*) OVER () AS count
+FROM core.settlement AS settlement
+WHERE source = 'prediction' AND is_current AND NOT is_contested AND market_id = :market_id
+    AND status = 'settled' AND payout > 0
+    AND (
+        SELECT count(*) FROM prediction.credit WHERE credit.settlement_id = settlement.source_key
+    ) = 0
+    AND (
+        EXISTS (
+            SELECT
+            FROM prediction.credit
+            WHERE credit.market_id = settlement.market_id
+                AND credit.position_id = settlement.position_id
+        )
+        OR EXISTS (
+            SELECT
+            FROM core.settlement AS rival
+            WHERE rival.source = 'prediction' AND rival.is_current
+                AND rival.market_id = settlement.market_id
+                AND rival.position_id = settlement.position_id
+                AND rival.source_key <> settlement.source_key AND rival.status = 'settled'
+        )
+    )
+ORDER BY position_id, source_key
+LIMIT :limit
+""")
+
+
+def tell_doubled(connection: Connection, market_id: str) -> None:
+    """Open a finding for the market's settlements that are not credited because their position has
+    another one that is completed; once for as many as there are.
+    """
+    doubled = connection.execute(_DOUBLED, {"market_id": market_id, "limit": _EXAMPLES}).all()
+    count = doubled[0].count
+    examples = [
+        {
+            "settlement_id": row.settlement_id,
+            "position_id": row.position_id,
+            "payout": f"{row.payout:f} {row.currency}",
+        }
+        for row in doubled
+    ]
+    open_finding(
+        connection,
+        Finding(
+            kind="credit_doubled",
+            source=SOURCE,
+            subject=f"market {market_id}, {count} settlements",
+            summary=f"{count} completed settlements of market {market_id} are not credited: their "
+            "positions have another one that is completed as well.",
+            kept="A position is credited once, by whichever was credited first, or not at all if "
+            "both came together. Ask the engine's people which of them counts; if another than was "
+            "credited, the difference is paid or taken back by hand.",
+            detail={"market_id": market_id, "count": count, "examples": examples},
+        ),
+        once=True,
+    )

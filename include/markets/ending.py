@@ -1,0 +1,76 @@
+"""What becomes of a market once its list is published: done, retried, or left to a person."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, func
+
+from include.markets.stopping import close_findings, stop
+from include.settings import Settings
+from include.warehouse.markets import move
+
+_RELOOK = timedelta(days=1)
+
+
+def end(connection: Connection, market: Row[Any], settings: Settings, *, is_news: bool) -> None:
+    """Move a market whose list is published to where it stands.
+
+    Unless it `is_news`, a person was asked before about what is not well with it.  The caller holds
+    the source's lock.
+    """
+    again = _relook(market, settings)
+    told = {"trouble": None, "troubled_since": None, **again}
+    if under_way := _under_way(market):
+        reason = (
+            f"is stuck: {under_way} of {market.positions} positions are under way, and nothing has "
+            f"changed since {market.progressed_at:%Y-%m-%d %H:%M} UTC"
+        )
+        _stop(connection, market, "stuck", reason, told, is_news=is_news)
+    elif market.failed_positions:
+        if market.retry_attempts < settings.prediction_retry_attempts:
+            delay = settings.prediction_retry_delay_seconds * 2 ** max(market.retry_attempts - 1, 0)
+            later = func.clock_timestamp() + timedelta(seconds=delay)
+            move(connection, market, "retrying", **{**told, "next_look_at": later})
+            return
+        reason = (
+            f"has {market.failed_positions} of {market.positions} positions FAILED, and they were "
+            f"retried {market.retry_attempts} times"
+        )
+        _stop(connection, market, "failed", reason, told, is_news=is_news)
+    else:
+        close_findings(connection, market.market_id)
+        move(connection, market, "done", finding_id=None, **told)
+
+
+def _stop(
+    connection: Connection,
+    market: Row[Any],
+    state: Any,
+    reason: str,
+    told: dict[str, Any],
+    *,
+    is_news: bool,
+) -> None:
+    if is_news:
+        stop(connection, market, state, reason, **told)
+    else:
+        move(connection, market, state, **told)
+
+
+def _under_way(market: Row[Any]) -> int:
+    """Positions that have come to no end; all of them, if the status knew of none."""
+    ended = market.completed_positions + market.failed_positions
+    on_their_way = market.pending_positions + market.processing_positions
+    return int(on_their_way if ended or on_their_way else market.positions)
+
+
+def _relook(market: Row[Any], settings: Settings) -> dict[str, Any]:
+    """When it is looked at again though it is at an end, and until when that goes on."""
+    now = datetime.now(UTC)
+    until = market.relook_until or now + timedelta(days=settings.prediction_relook_days)
+    return {
+        "relook_until": until,
+        "next_look_at": now + _RELOOK if now + _RELOOK <= until else None,
+    }

@@ -1,0 +1,182 @@
+"""The gates between a market's list and finance: what adds up is published, the rest is held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Engine, Row, select
+
+from include.markets.ending import end
+from include.markets.stopping import stop
+from include.model import RecordContext, Settlement
+from include.providers import prediction
+from include.quality import gates
+from include.quality.gates import BatchHeld
+from include.quality.normalizing import Normalize, normalize
+from include.settings import Settings
+from include.warehouse import publishing
+from include.warehouse.database import lock_source, transaction
+from include.warehouse.findings import Finding, open_finding
+from include.warehouse.markets import SOURCE, move
+from include.warehouse.publishing import Published
+from include.warehouse.tables import batch as batch_table
+from include.warehouse.tables import market as market_table
+
+
+class MarketsHeld(Exception):
+    """At least one list does not add up; findings are open, and every other was checked."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What one check did: markets whose list passed, and settlements that were made of them."""
+
+    markets: int
+    settlements: int
+    quarantined: int
+
+
+@dataclass(frozen=True)
+class _Provider:
+    """The engine's records as `normalize` takes them, in the currencies of their markets."""
+
+    name: str
+    normalizer: Callable[[Settings], Normalize]
+
+
+def check(engine: Engine, settings: Settings) -> Checked:
+    """Hold the lists that do not add up, and check what the others hold, record by record.
+
+    Raises `MarketsHeld`, after all of them, if any list or batch was held.
+    """
+    passed, held = _apply_verdicts(engine)
+    told = [f"Market {market_id} is held: {reason}" for market_id, reason in held.items()]
+    provider = _Provider(SOURCE, lambda _: _normalizer(engine))
+    steps: list[Callable[[], Any]] = [
+        lambda: gates.check_raw(engine, SOURCE, settings),
+        lambda: normalize(engine, provider, settings),
+        lambda: gates.check_settlements(engine, SOURCE, settings),
+    ]
+    done = []
+    for step in steps:
+        try:
+            done.append(step())
+        except BatchHeld as batch_held:
+            told.append(str(batch_held))
+    if told:
+        raise MarketsHeld(
+            f"{' '.join(told)} Nothing of them is published and nobody is credited for them; all "
+            "others were checked, and the next run publishes them. Trigger the DAG "
+            "resolve_findings with their findings."
+        )
+    return Checked(passed, done[1].normalized, done[1].quarantined + done[2].quarantined)
+
+
+def publish(engine: Engine, settings: Settings) -> Published:
+    """Publish every list that has passed its checks, and move its market to where it stands.
+
+    Repeating it changes nothing.  Raises what publishing raises, after all others are published.
+    """
+    try:
+        return publishing.publish(engine, SOURCE)
+    finally:
+        _end_published(engine, settings)
+
+
+def _apply_verdicts(engine: Engine) -> tuple[int, dict[str, str]]:
+    """How many of the lists that were landed add up, and why each of the others does not."""
+    passed, held = 0, {}
+    for market_id in _in_state(engine, "fetched"):
+        with transaction(engine, "loader") as connection:
+            lock_source(connection, SOURCE)
+            market = _locked(connection, market_id, "fetched")
+            if market is None:
+                continue
+            holding = [one["sentence"] for one in market.differences if one["is_holding"]]
+            if not holding:
+                passed += 1
+                _pass(connection, market)
+                continue
+            held[market_id] = " ".join(holding)
+            stop(
+                connection,
+                market,
+                "held",
+                f"does not add up: {holding[0].rstrip('.')}",
+                detail={"differences": market.differences},
+                batch_id=market.batch_id,
+            )
+    return passed, held
+
+
+def _pass(connection: Connection, market: Row[Any]) -> None:
+    move(connection, market, "checked")
+    for one in market.differences:
+        open_finding(
+            connection,
+            Finding(
+                kind="market_flagged",
+                source=SOURCE,
+                subject=market.market_id,
+                summary=f"Market {market.market_id} is worth a look: {one['sentence']}",
+                kept="It adds up otherwise, and is published and credited.",
+                detail={"market_id": market.market_id, "check": one["check"]},
+                batch_id=market.batch_id,
+            ),
+            once=True,
+        )
+
+
+def _end_published(engine: Engine, settings: Settings) -> None:
+    for market_id in _in_state(engine, "checked"):
+        with transaction(engine, "loader") as connection:
+            lock_source(connection, SOURCE)
+            market = _locked(connection, market_id, "checked")
+            if market is None:
+                continue
+            state = connection.scalar(
+                select(batch_table.c.state).where(batch_table.c.batch_id == market.batch_id)
+            )
+            if state == "published":
+                end(connection, market, settings, is_news=True)
+            elif state == "discarded":
+                reason = "pays nobody: its list was given up by a decision"
+                stop(connection, market, "held", reason, detail={"differences": []})
+
+
+def _in_state(engine: Engine, state: str) -> list[str]:
+    with transaction(engine, "loader") as connection:
+        return list(
+            connection.scalars(
+                select(market_table.c.market_id)
+                .where(market_table.c.state == state)
+                .order_by(market_table.c.market_id)
+            )
+        )
+
+
+def _locked(connection: Connection, market_id: str, state: str) -> Row[Any] | None:
+    this = select(market_table).where(
+        market_table.c.market_id == market_id, market_table.c.state == state
+    )
+    return connection.execute(this.with_for_update()).first()
+
+
+def _normalizer(engine: Engine) -> Normalize:
+    """What makes a settlement of a record, in its market's currency."""
+    with transaction(engine, "loader") as connection:
+        known = connection.execute(
+            select(market_table.c.market_id, market_table.c.currency).where(
+                market_table.c.currency.is_not(None)
+            )
+        )
+        currencies = {row.market_id: row.currency for row in known}
+
+    def make(record: bytes, context: RecordContext) -> Settlement:
+        told = prediction.normalize(record, context)
+        return msgspec.structs.replace(told, currency=currencies.get(told.market_id))
+
+    return make

@@ -1,0 +1,163 @@
+"""Watching: markets that should have been gone on with, whether or not anything ran to do so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, func, select, text
+
+from include.markets.queue import EVENTS
+from include.providers.prediction import EVENTS_KEPT_HOURS
+from include.settings import Settings
+from include.warehouse.database import lock_source, transaction
+from include.warehouse.findings import Finding, close_finding, open_finding
+from include.warehouse.markets import SOURCE
+from include.warehouse.tables import finding as finding_table
+
+KINDS = ("markets_unconfirmed", "markets_late", "events_closing")
+
+_EXAMPLES = 10
+
+_WAITING = text("""
+SELECT count(*) AS markets, min(since) AS since,
+    (array_agg(market_id ORDER BY since, market_id))[1:CAST(:examples AS integer)] AS examples
+FROM (
+    SELECT market_id, entered_at AS since FROM prediction.market
+    WHERE :kind = 'markets_unconfirmed' AND state = 'entered'
+    UNION ALL
+    SELECT market_id, next_look_at FROM prediction.market
+    WHERE :kind = 'markets_late' AND next_look_at IS NOT NULL
+    UNION ALL
+    SELECT market_id, state_since FROM prediction.market
+    WHERE :kind = 'markets_late' AND state IN ('fetched', 'checked') AND NOT EXISTS (
+        SELECT FROM ops.batch WHERE batch.batch_id = market.batch_id AND batch.state = 'held'
+    )
+) AS waiting
+WHERE now() - since > :patience
+""")
+
+_EVENTS_READ = text("""
+SELECT CAST(position ->> 'read_at' AS timestamptz) AS read_at,
+    now() - CAST(position ->> 'read_at' AS timestamptz) AS behind
+FROM ops.cursor
+WHERE source = :source AND feed = :feed AND position ? 'read_at'
+""")
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The findings that one watch opened, and those that it closed because their cause went."""
+
+    opened: list[int]
+    closed: list[int]
+
+
+def watch_markets(engine: Engine, settings: Settings) -> Watched:
+    """Open findings about markets that wait for too long, and about events that are not read;
+    close those whose cause has gone.
+
+    One that a person has acknowledged comes back only for something that came after it.
+    """
+    with transaction(engine, "loader") as connection:
+        lock_source(connection, SOURCE)
+        found = {one.kind: one for one in _found(connection, settings)}
+        known = {
+            row.kind: row.finding_id
+            for row in connection.execute(
+                select(finding_table.c.kind, finding_table.c.finding_id).where(
+                    finding_table.c.kind.in_(KINDS), finding_table.c.state == "open"
+                )
+            )
+        }
+        opened = [
+            open_finding(connection, one)
+            for kind, one in found.items()
+            if kind in known or not _is_acknowledged(connection, one)
+        ]
+        closed = [number for kind, number in known.items() if kind not in found]
+        for finding_id in closed:
+            close_finding(connection, finding_id, "system")
+    return Watched(sorted(set(opened) - set(known.values())), sorted(closed))
+
+
+def _found(connection: Connection, settings: Settings) -> Iterator[Finding]:
+    patience = timedelta(days=settings.prediction_unconfirmed_days)
+    if (waiting := _waiting(connection, "markets_unconfirmed", patience)).markets:
+        yield _finding(
+            "markets_unconfirmed",
+            waiting,
+            f"Nothing says that {waiting.markets} markets of the queue are resolved; the first was "
+            f"entered at {waiting.since:%Y-%m-%d %H:%M} UTC. If you know that they are, trigger "
+            "settle_markets with their ids, the confirmation and a reason.",
+            "They wait in the queue, and nothing is ordered for them.",
+        )
+    late = timedelta(seconds=settings.feed_late_seconds)
+    if (waiting := _waiting(connection, "markets_late", late)).markets:
+        yield _finding(
+            "markets_late",
+            waiting,
+            f"{waiting.markets} markets should have been gone on with, the first of them at "
+            f"{waiting.since:%Y-%m-%d %H:%M} UTC. Look at the DAG settle_markets: is it paused, "
+            "failing, or running for long?",
+            "They stand as they did; the next run goes on with them.",
+        )
+    yield from _closing_events(connection, settings)
+
+
+def _closing_events(connection: Connection, settings: Settings) -> Iterator[Finding]:
+    row = connection.execute(_EVENTS_READ, {"source": SOURCE, "feed": EVENTS}).first()
+    if row is None or row.behind <= timedelta(hours=settings.prediction_events_warning_hours):
+        return
+    closes_at = row.read_at + timedelta(hours=EVENTS_KEPT_HOURS)
+    yield Finding(
+        kind="events_closing",
+        source=SOURCE,
+        subject=EVENTS,
+        summary=f"The engine's events were last read to their end at {row.read_at:%Y-%m-%d %H:%M} "
+        f"UTC, and it keeps them for {EVENTS_KEPT_HOURS} hours. Have the DAG settle_markets run "
+        f"before {closes_at:%Y-%m-%d %H:%M} UTC; markets whose events are lost have to be entered "
+        "by hand.",
+        kept="What was read is kept. This finding closes itself when the events are read on.",
+        detail={"read_at": row.read_at.isoformat(), "closes_at": closes_at.isoformat()},
+    )
+
+
+def _waiting(connection: Connection, kind: str, patience: timedelta) -> Row[Any]:
+    return connection.execute(
+        _WAITING, {"kind": kind, "patience": patience, "examples": _EXAMPLES}
+    ).one()
+
+
+def _finding(kind: str, waiting: Row[Any], summary: str, kept: str) -> Finding:
+    return Finding(
+        kind=kind,
+        source=SOURCE,
+        subject="queue",
+        summary=summary,
+        kept=f"{kept} This finding closes itself when none is left.",
+        detail={
+            "count": waiting.markets,
+            "since": waiting.since.isoformat(),
+            "examples": list(waiting.examples),
+        },
+    )
+
+
+def _is_acknowledged(connection: Connection, one: Finding) -> bool:
+    """Whether a person has seen this very cause."""
+    since = one.detail.get("since") or one.detail["read_at"]
+    return bool(
+        connection.execute(
+            select(func.count())
+            .select_from(finding_table)
+            .where(
+                finding_table.c.kind == one.kind,
+                finding_table.c.closed_by == "decision",
+                finding_table.c.detail["since" if "since" in one.detail else "read_at"].astext
+                == since,
+            )
+        ).scalar_one()
+    )

@@ -1,0 +1,85 @@
+"""settle_markets run by Airflow's own task runner, against a real engine and warehouse."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from include.sandbox.addresses import PREDICTION_KEY, PREDICTION_OPERATOR_ID
+from include.sandbox.client import Sandbox
+from tests.airflow_home import PROJECT
+from tests.orchestration.connecting import give_connection, give_warehouse
+from tests.warehouses import Warehouse
+
+pytestmark = pytest.mark.usefixtures("airflow_database", "connections")
+
+SHARD_STEPS = ("settle", "wait_for_status", "retry_failed", "fetch_payouts")
+LAST_STEPS = ("check", "publish", "credit")
+
+
+@pytest.fixture
+def connections(
+    warehouse: Warehouse, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    give_warehouse(monkeypatch, warehouse)
+    give_connection(
+        monkeypatch,
+        "prediction",
+        conn_type="http",
+        password=PREDICTION_KEY,
+        extra={"base_url": sandbox.prediction_url},
+    )
+    give_connection(monkeypatch, "alerts", conn_type="http", extra={"base_url": sandbox.alerts_url})
+    yield
+    from include.orchestration.connections import open_warehouse
+
+    open_warehouse().dispose()
+
+
+@pytest.fixture
+def dag(monkeypatch: pytest.MonkeyPatch) -> Any:
+    from airflow.dag_processing.dagbag import DagBag
+
+    from include.orchestration import market_tasks
+
+    ours = {
+        "prediction_operator_id": PREDICTION_OPERATOR_ID,
+        "prediction_default_currency": "USD",
+    }
+    monkeypatch.setattr(market_tasks, "SETTINGS", market_tasks.SETTINGS.model_copy(update=ours))
+    return DagBag(str(PROJECT / "dags")).dags["settle_markets"]
+
+
+def rows(warehouse: Warehouse, statement: str) -> list[Any]:
+    with warehouse.owner_engine.connect() as connection:
+        return list(connection.execute(text(statement)))
+
+
+def test_a_market_that_fails_is_retried_and_paid_in_one_run(
+    dag: Any, warehouse: Warehouse, sandbox: Sandbox
+) -> None:
+    sandbox.configure("prediction", markets=1, positions=4, failing_share=1.0)
+    run = dag.test()
+    instances = run.get_task_instances()
+    assert Counter(str(one.state) for one in instances) == {"success": 8}
+    [market_id] = sandbox.prediction_market_ids()
+    named = {one.task_id: one.rendered_map_index for one in instances}
+    assert [named[step] for step in SHARD_STEPS] == [market_id] * len(SHARD_STEPS)
+    [market] = rows(warehouse, "SELECT * FROM finance.market")
+    assert (market.state, market.retry_attempts) == ("done", 1)
+    assert market.published_payout == market.told_payout > 0
+    owed = sandbox.prediction_owed(market_id)
+    [credited] = rows(warehouse, "SELECT count(*) AS number FROM prediction.credit")
+    assert credited.number == len(owed) > 0
+
+    # With nothing to settle there is no shard, and the gates look all the same.
+    again = {one.task_id: str(one.state) for one in dag.test().get_task_instances()}
+    assert again == {
+        "plan": "success",
+        **dict.fromkeys(SHARD_STEPS, "skipped"),
+        **dict.fromkeys(LAST_STEPS, "success"),
+    }

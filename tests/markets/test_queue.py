@@ -1,0 +1,170 @@
+"""Which markets are settled: what the engine tells, and what people and other systems enter."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from include.markets import queue
+from include.markets.queue import EventsStopped, MarketsRefused
+from include.markets.watching import watch_markets
+from tests.markets.playing import MarketPlay
+
+DAY = 86_400
+
+
+def test_a_market_that_is_only_entered_waits_for_the_engines_word(play: MarketPlay) -> None:
+    later = play.market_id
+    play.engine_changes(markets=0)
+    register = create_engine(play.warehouse.register_url)
+    with register.begin() as connection:
+        connection.execute(
+            text("INSERT INTO prediction.market (market_id, currency) VALUES (:id, 'EUR')"),
+            {"id": later},
+        )
+    register.dispose()
+    play.run()
+    assert play.states() == {later: "entered"}
+    play.engine_changes(markets=1)
+    play.run()
+    market = play.market(later)
+    assert (market.state, market.entered_by, market.currency) == ("done", "sql", "EUR")
+    [row] = play.rows("SELECT DISTINCT currency FROM core.settlement")
+    assert row.currency == "EUR"
+
+
+def test_a_person_may_confirm_what_no_event_tells(play: MarketPlay) -> None:
+    engine = play.warehouse.engine
+    play.engine_changes(events_kept_seconds=1e-6)
+    assert queue.unconfirmed(engine, [play.market_id]) == [play.market_id]
+    word = {"currency": "USD", "confirmed_by": "ann", "reason": "The match is over.", "run_id": "r"}
+    assert queue.confirm(engine, [play.market_id], **word) == 1
+    assert queue.unconfirmed(engine, [play.market_id]) == []
+    play.run()
+    market = play.market()
+    assert market.state == "done"
+    assert market.evidence == {
+        "confirmed_by": "ann",
+        "reason": "The match is over.",
+        "run_id": "r",
+    }
+    # Said once more, it changes nothing.
+    assert queue.confirm(engine, [play.market_id], **word) == 0
+    with pytest.raises(MarketsRefused, match=r"\.\./x"):
+        queue.confirm(engine, ["../x"], **word)
+
+
+@pytest.mark.parametrize("is_included", [False, True])
+def test_events_are_read_on_from_the_last_one_and_kept(play: MarketPlay, is_included: bool) -> None:
+    play.engine_changes(markets=2, since_is_included=is_included)
+    assert play.step("plan").entered == 2
+    assert play.step("plan").entered == 0
+    play.sandbox.advance("prediction", 1)
+    assert play.step("plan").entered == 1
+    [counted] = play.rows(
+        "SELECT sum(landed) AS landed, sum(evidence_only) AS kept FROM ops.batch"
+        " WHERE feed = 'events'"
+    )
+    assert (counted.landed, counted.kept) == (3, 3)
+    assert len(play.states()) == 3
+
+
+def test_events_that_were_not_read_for_a_day_are_a_gap_and_a_finding_warns_before(
+    play: MarketPlay,
+) -> None:
+    play.step("plan")
+    let_events_age(play, 19 * 3600)
+    assert watch_markets(play.warehouse.engine, play.settings).opened != []
+    assert "were last read to their end" in play.findings("events_closing")[0].summary
+    let_events_age(play, 6 * 3600)
+    play.step("plan")
+    [gap] = play.rows("SELECT * FROM ops.gap")
+    assert gap.feed == "events"
+    assert len(play.findings("gap")) == 1
+    assert len(watch_markets(play.warehouse.engine, play.settings).closed) == 1
+    play.decide("gap", "accept_gap")
+    play.step("plan")
+    assert len(play.rows("SELECT FROM ops.gap")) == 1
+
+
+def test_events_that_cannot_be_decoded_stop_the_events_and_no_market(play: MarketPlay) -> None:
+    play.step("plan")
+    play.sandbox.fault("prediction", "malformed_json", call="events")
+    with pytest.raises(EventsStopped, match="cannot be decoded"):
+        play.step("plan")
+    play.run()
+    assert play.market().state == "done"
+    play.sandbox.advance("prediction", 1)
+    assert play.step("plan").entered == 0
+    play.decide("undecodable_page", "try_again")
+    assert play.step("plan").entered == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("prediction.txt", "m-1\n\nm-2\nm-1\n"),
+        ("prediction.csv", "currency,market_id\nEUR,m-1\n,m-2\n"),
+        ("prediction.ndjson", '{"market_id": "m-1"}\n{"market_id": "m-2", "currency": "EUR"}\n'),
+    ],
+)
+def test_a_register_of_markets_is_entered_from_a_file(
+    play: MarketPlay, tmp_path: Path, name: str, written: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(written)
+    assert queue.is_market_register(path)
+    assert queue.import_markets(play.warehouse.engine, path)["new"] == 2
+    assert queue.import_markets(play.warehouse.engine, path)["new"] == 0
+    assert play.states() == {"m-1": "entered", "m-2": "entered"}
+
+
+@pytest.mark.parametrize(
+    "wrong", ["a b", "../x", "m,EUR,3", '{"market_id": 3}', "m,E", '{"currency": "EUR"}']
+)
+def test_a_register_with_a_line_that_names_no_market_enters_nothing(
+    play: MarketPlay, tmp_path: Path, wrong: str
+) -> None:
+    path = tmp_path / "prediction.txt"
+    path.write_text(f"m-1\n{wrong}\n")
+    with pytest.raises(MarketsRefused, match=r"line 2 of prediction\.txt"):
+        queue.import_markets(play.warehouse.engine, path)
+    assert play.states() == {}
+
+
+def test_markets_that_nobody_goes_on_with_are_told_until_they_are(play: MarketPlay) -> None:
+    engine, settings = play.warehouse.engine, play.settings
+    play.step("plan")
+    assert watch_markets(engine, settings).opened == []
+    play.let_time_pass(settings.feed_late_seconds)
+    [number] = watch_markets(engine, settings).opened
+    assert "1 markets should have been gone on with" in play.findings("markets_late")[0].summary
+    assert watch_markets(engine, settings).opened == []
+    play.run()
+    assert watch_markets(engine, settings).closed == [number]
+
+
+def test_markets_that_nothing_confirms_are_told_once(play: MarketPlay, tmp_path: Path) -> None:
+    path = tmp_path / "prediction.txt"
+    path.write_text("m-1\n")
+    queue.import_markets(play.warehouse.engine, path)
+    play.let_time_pass(play.settings.prediction_unconfirmed_days * DAY)
+    assert len(watch_markets(play.warehouse.engine, play.settings).opened) == 1
+    [finding] = play.findings("markets_unconfirmed")
+    assert json.loads(json.dumps(finding.detail))["examples"] == ["m-1"]
+    play.decide("markets_unconfirmed", "acknowledge")
+    assert watch_markets(play.warehouse.engine, play.settings).opened == []
+
+
+def let_events_age(play: MarketPlay, seconds: int) -> None:
+    with play.warehouse.owner_engine.begin() as connection:
+        connection.execute(
+            text(
+                "UPDATE ops.cursor SET position = position || jsonb_build_object('read_at',"
+                " (position ->> 'read_at')::timestamptz - :seconds * interval '1 second')"
+            ),
+            {"seconds": seconds},
+        )

@@ -1,0 +1,472 @@
+"""A market from its resolution to its published payouts, through everything an engine does."""
+
+from __future__ import annotations
+
+import random
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from include.markets import queue
+from include.markets.publishing import MarketsHeld
+from include.providers.errors import Fatal
+from include.warehouse.database import transaction
+from include.warehouse.decisions import DecisionRefused
+from include.warehouse.markets import due, move
+from tests.markets.playing import POSITIONS, SETTINGS, MarketPlay
+from tests.sandbox.settling import Operator
+
+
+def test_a_resolved_market_is_settled_listed_and_published_in_one_run(play: MarketPlay) -> None:
+    play.engine_changes(markets=3)
+    play.run()
+    assert set(play.states().values()) == {"done"}
+    assert play.results() == ["executed"] * 3
+    for market_id in play.market_ids:
+        assert play.payouts(market_id) == play.owed(market_id)
+    evidence = play.market().evidence
+    assert evidence.keys() == {"sequence", "record_id"}
+    batches = play.rows("SELECT * FROM ops.batch WHERE feed = 'settlements'")
+    assert [(one.landed, one.published) for one in batches] == [(POSITIONS, POSITIONS)] * 3
+    [row] = play.rows(
+        "SELECT count(DISTINCT position_id) AS positions, min(currency) AS currency"
+        " FROM core.settlement WHERE market_id = :this",
+        this=play.market_id,
+    )
+    assert tuple(row) == (POSITIONS, "USD")
+
+
+def test_what_fails_is_retried_and_paid_whichever_way_the_engine_retries(play: MarketPlay) -> None:
+    for retries in ("update", "new_settlements"):
+        if retries != "update":
+            play.sandbox.advance("prediction", 1)
+        play.engine_changes(failing_share=1.0, failing_attempts=1, retries=retries)
+        play.run()
+        market_id = play.market_ids[-1]
+        assert play.states()[market_id] == "done"
+        assert play.payouts(market_id) == play.owed(market_id)
+    assert play.results("retry") == ["executed"] * 2
+
+
+# --- an order of which nothing is known ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("is_executed", "unsettled"),
+    [(True, "empty"), (False, "empty"), (False, "pending"), (False, "not_found")],
+)
+def test_after_an_order_without_an_answer_its_deadline_and_then_the_status_decide(
+    play: MarketPlay, is_executed: bool, unsettled: str
+) -> None:
+    play.engine_changes(unsettled_status=unsettled)
+    play.sandbox.fault("prediction", "reset_before_answer", call="settle", executed=is_executed)
+    play.run()
+    assert play.results() == ["in_doubt"]
+    assert play.market().state == "settling"
+    play.run()
+    assert play.results() == ["in_doubt"]
+    play.let_time_pass(play.settings.prediction_deadline_seconds)
+    play.run()
+    assert play.market().state == "done"
+    assert play.results() == ["in_doubt", *([] if is_executed else ["executed"])]
+
+
+@pytest.mark.parametrize(("is_executed", "is_hidden"), [(False, True), (True, False)])
+def test_an_order_that_met_an_error_is_repeated_only_if_nothing_came_of_it(
+    play: MarketPlay, is_executed: bool, is_hidden: bool
+) -> None:
+    play.engine_changes(
+        settle_errors=1,
+        settle_errors_execute=is_executed,
+        errors_come_with_200=is_hidden,
+        unsettled_status="not_found",
+    )
+    play.run()
+    play.run()
+    assert play.market().state == "done"
+    assert play.results() == (["failed"] if is_executed else ["failed", "executed"])
+
+
+def test_a_market_that_another_has_settled_is_gone_on_with(play: MarketPlay) -> None:
+    settle_by_another(play)
+    play.run()
+    assert play.results() == ["already_completed"]
+    assert play.market().state == "done"
+    assert play.payouts() == play.owed()
+
+
+def test_an_order_that_never_shows_any_effect_is_given_up_and_a_person_asked(
+    play: MarketPlay,
+) -> None:
+    play.engine_changes(settle_errors=3)
+    for _ in range(4):
+        play.run()
+    assert play.market().state == "refused"
+    assert "was ordered to be settled 3 times" in play.findings("market_refused")[0].summary
+    play.decide("market_refused", "try_again")
+    play.run()
+    assert play.market().state == "done"
+
+
+def test_a_market_that_the_engine_refuses_waits_for_a_person_and_can_be_withdrawn(
+    play: MarketPlay,
+) -> None:
+    confirm(play, "no-such-market")
+    play.run()
+    [finding] = play.findings("market_refused")
+    assert "MARKET_NOT_FOUND" in finding.summary
+    play.decide("market_refused", "withdraw")
+    play.run()
+    assert play.market("no-such-market").state == "withdrawn"
+    assert play.market().state == "done"
+    # A person's word brings it back.
+    confirm(play, "no-such-market")
+    assert play.market("no-such-market").state == "resolved"
+    play.run()
+
+
+def test_a_refused_key_stops_the_task_and_nothing_is_lost(play: MarketPlay) -> None:
+    play.step("plan")
+    play.sandbox.fault("prediction", "status", call="settle", status=401)
+    with pytest.raises(Fatal, match="right key"):
+        play.step("settle")
+    assert play.market().state == "resolved"
+    assert play.market().settle_attempts == 0
+    play.run()
+    assert play.market().state == "done"
+
+
+def test_an_engine_that_asks_us_to_wait_is_ordered_again_later(play: MarketPlay) -> None:
+    play.sandbox.fault("prediction", "status", call="settle", status=429, retry_after="60")
+    play.run()
+    assert play.results() == ["not_executed"]
+    play.run()
+    assert play.results() == ["not_executed"]
+    play.let_time_pass(60)
+    play.run()
+    assert play.results() == ["not_executed", "executed"]
+    assert play.market().settle_attempts == 1
+
+
+# --- under way, failed and stuck ----------------------------------------------------------------
+
+
+def test_a_market_under_way_is_looked_at_again_until_it_is_done(play: MarketPlay) -> None:
+    play.engine_changes(clock_stopped_at="2026-11-21T12:00:00Z", settling_seconds=100)
+    play.run()
+    assert play.market().state == "waiting"
+    play.run()
+    assert play.payouts() == {}
+    play.engine_changes(clock_offset_seconds=100)
+    play.run()
+    assert play.market().state == "done"
+
+
+def test_what_is_stuck_is_a_finding_and_what_is_completed_is_paid(play: MarketPlay) -> None:
+    play.engine_changes(stuck_share=0.5, positions=20)
+    play.run()
+    assert play.market().state == "waiting"
+    play.let_time_pass(play.settings.prediction_stuck_seconds)
+    play.run()
+    assert play.market().state == "stuck"
+    assert 0 < len(play.payouts()) < 20
+    assert play.payouts() == play.owed()
+    [finding] = play.findings("market_stuck")
+    assert "positions are under way" in finding.summary
+    calls = play.sandbox.calls()["total"]
+    play.run()
+    # Only the events were asked for: it is no loop.
+    assert play.sandbox.calls()["total"] - calls == 1
+    play.decide("market_stuck", "try_again")
+    play.run()
+    assert play.market().state == "waiting"
+
+
+def test_what_fails_again_and_again_is_retried_so_often_and_the_others_are_paid(
+    play: MarketPlay,
+) -> None:
+    play.engine_changes(failing_share=0.5, failing_attempts=None, positions=20)
+    for _ in range(4):
+        play.run()
+    market = play.market()
+    assert (market.state, market.retry_attempts) == ("failed", 3)
+    assert play.results("retry") == ["executed"] * 3
+    assert 0 < len(play.payouts()) < 20
+    assert play.payouts() == play.owed()
+    [finding] = play.findings("market_failed")
+    assert f"{market.failed_positions} of 20 positions FAILED" in finding.summary
+    # Mended by others, it is seen a day later, and nobody is asked any more.
+    play.engine_changes(failing_share=0.0)
+    with httpx.Client(trust_env=False) as http:
+        Operator(play.sandbox, http).retry(play.market_id).raise_for_status()
+    play.settled_by_others += 1
+    play.let_time_pass(86_400)
+    play.run()
+    assert play.market().state == "done"
+    assert play.payouts() == play.owed()
+    assert play.findings() == []
+
+
+def test_what_has_failed_is_retried_again_when_a_person_says_so(play: MarketPlay) -> None:
+    play.change(prediction_retry_attempts=0)
+    play.engine_changes(failing_share=1.0, failing_attempts=None)
+    play.run()
+    assert (play.market().state, play.results("retry")) == ("failed", [])
+    play.change(prediction_retry_attempts=1)
+    play.engine_changes(failing_share=0.0)
+    play.decide("market_failed", "try_again")
+    play.run()
+    assert play.market().state == "done"
+    assert play.findings() == []
+
+
+def test_a_retry_without_an_answer_is_waited_for_and_the_status_tells(play: MarketPlay) -> None:
+    play.engine_changes(failing_share=1.0, failing_attempts=1)
+    play.sandbox.fault("prediction", "reset_before_answer", call="retry", executed=True)
+    play.run()
+    assert play.results("retry") == ["in_doubt"]
+    assert play.market().state == "waiting"
+    play.let_time_pass(play.settings.prediction_deadline_seconds)
+    play.run()
+    assert play.market().state == "done"
+    assert play.engine_states()[play.market_id]["retry_calls"] == 1
+
+
+# --- does it add up -----------------------------------------------------------------------------
+
+LIES = {
+    "settle.totalPositions": "The answer to settle tells",
+    "status.completedCount": "positions COMPLETED",
+    "row.totalPayout": "with a totalPayout other than shares times payoutPerShare",
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_market_that_lies_is_held_with_the_difference_and_holds_no_neighbour(
+    play: MarketPlay, lie: str
+) -> None:
+    play.engine_changes(markets=2, lies={lie: "1"}, odd_markets=[0])
+    play.run()
+    play.run()
+    liar, neighbour = play.market_ids
+    assert play.states() == {liar: "held", neighbour: "done"}
+    [finding] = play.findings("market_held")
+    assert any(LIES[lie] in one["sentence"] for one in finding.detail["differences"])
+    assert play.payouts(liar) == {}
+    assert play.payouts(neighbour) == play.owed(neighbour)
+    play.engine_changes(lies={})
+    play.decide("market_held", "try_again")
+    play.run()
+    if lie in ("settle.totalPositions", "row.totalPayout"):
+        # The answer to the order said so too; only a person can say that it does not matter.
+        play.decide("market_held", "release_market")
+        play.run()
+    assert play.market(liar).state == "done"
+    assert play.payouts(liar) == play.owed(liar)
+    assert play.findings() == []
+
+
+def test_a_market_that_a_person_releases_is_published_as_it_is_listed(play: MarketPlay) -> None:
+    play.engine_changes(lies={"status.totalPayout": "5"})
+    play.run()
+    [resolution] = play.decide("market_held", "release_market")
+    assert (resolution.before["state"], resolution.after["state"]) == ("held", "checked")
+    play.run()
+    assert play.market().state == "done"
+    assert play.payouts() == play.owed()
+    # The same list again is no news.
+    play.let_time_pass(86_400)
+    play.run()
+    assert play.market().state == "done"
+
+
+def test_a_gate_that_holds_a_market_is_red_once(play: MarketPlay) -> None:
+    play.engine_changes(lies={"status.totalPayout": "5"})
+    for step in ("plan", "settle", "wait_for_status", "retry_failed", "fetch_payouts"):
+        play.step(step)
+    with pytest.raises(MarketsHeld, match="The status tells payouts of"):
+        play.step("check")
+    assert play.step("check").markets == 0
+
+
+def test_who_and_in_which_currency_is_never_guessed(play: MarketPlay) -> None:
+    play.change(prediction_operator_id=None, prediction_default_currency=None)
+    play.run()
+    checks = {one["check"] for one in play.findings("market_held")[0].detail["differences"]}
+    assert checks == {"currency", "owner"}
+    with pytest.raises(DecisionRefused, match="its currency is not known"):
+        play.decide("market_held", "release_market")
+    play.change(**{name: getattr(SETTINGS, name) for name in OURS})
+    play.decide("market_held", "try_again")
+    play.run()
+    assert play.market().state == "done"
+
+
+OURS = ("prediction_operator_id", "prediction_default_currency")
+
+
+def test_what_names_another_operator_credits_nobody(play: MarketPlay) -> None:
+    play.engine_changes(foreign_operator_share=1.0)
+    play.run()
+    assert play.market().state == "held"
+    assert "of another operator than" in play.findings("market_held")[0].summary
+
+
+def test_a_fraction_is_paid_and_flagged(play: MarketPlay) -> None:
+    play.engine_changes(fractional_share=1.0)
+    play.run()
+    assert play.market().state == "done"
+    assert play.payouts() == play.owed()
+    assert "payoutPerShare between 0 and 1" in play.findings("market_flagged")[0].summary
+
+
+def test_a_list_in_pages_is_one_batch(play: MarketPlay) -> None:
+    play.engine_changes(page_limit=2)
+    play.run()
+    assert play.payouts() == play.owed()
+    [batch] = play.rows("SELECT * FROM ops.batch WHERE feed = 'settlements'")
+    assert (batch.pages_stored, batch.landed) == (3, POSITIONS)
+
+
+def test_a_list_that_cannot_be_decoded_is_kept_and_held_until_it_can(play: MarketPlay) -> None:
+    play.engine_changes(page_limit=2)
+    play.sandbox.fault("prediction", "malformed_json", call="settlements", after_calls=1)
+    play.run()
+    assert play.market().state == "held"
+    assert "cannot be decoded" in play.findings("market_held")[0].summary
+    assert len(play.rows("SELECT FROM raw.page WHERE undecodable_reason IS NOT NULL")) == 1
+    play.decide("market_held", "try_again")
+    play.run()
+    assert play.market().state == "done"
+    assert play.payouts() == play.owed()
+
+
+def test_a_correction_after_the_end_is_found_and_never_published_by_itself(
+    play: MarketPlay,
+) -> None:
+    # Settled by others, it was not told in an answer of ours: only what was published contradicts.
+    settle_by_another(play)
+    play.run()
+    paid = play.payouts()
+    play.engine_changes(lies={"row.totalPayout": "1"})
+    play.run()
+    assert play.market().state == "done"
+    play.let_time_pass(86_400)
+    play.run()
+    assert play.market().state == "held"
+    checks = {one["check"] for one in play.findings("market_held")[0].detail["differences"]}
+    assert "contested" in checks
+    assert play.payouts() == paid
+    play.engine_changes(lies={})
+    play.decide("market_held", "try_again")
+    play.run()
+    assert play.market().state == "done"
+    assert play.payouts() == paid
+
+
+def test_a_market_that_cannot_be_read_keeps_no_other_back_and_is_stuck_in_the_end(
+    play: MarketPlay,
+) -> None:
+    play.engine_changes(markets=2)
+    play.step("plan")
+    play.step("settle")
+    play.sandbox.fault("prediction", "status", call="status", status=500)
+    play.step("wait_for_status")
+    assert sorted(play.states().values()) == ["fetching", "waiting"]
+    [troubled] = play.rows("SELECT * FROM prediction.market WHERE trouble IS NOT NULL")
+    assert "500" in troubled.trouble
+    play.let_time_pass(play.settings.prediction_stuck_seconds)
+    play.sandbox.fault("prediction", "status", call="status", status=500)
+    play.step("wait_for_status")
+    assert play.market(troubled.market_id).state == "stuck"
+    assert "cannot be read" in play.findings("market_stuck")[0].summary
+    play.decide("market_stuck", "try_again")
+    play.run()
+    assert set(play.states().values()) == {"done"}
+
+
+def test_an_engine_that_is_silent_is_not_asked_about_every_market(play: MarketPlay) -> None:
+    play.engine_changes(markets=5)
+    play.step("plan")
+    play.sandbox.fault("prediction", "reset_before_answer", call="settle", times=None)
+    play.step("settle")
+    assert play.results() == ["in_doubt"] * 3
+    assert sorted(play.states().values()) == ["resolved"] * 2 + ["settling"] * 3
+    play.sandbox.forget_faults()
+    play.let_time_pass(play.settings.prediction_deadline_seconds)
+    play.run()
+    play.run()
+    assert set(play.states().values()) == {"done"}
+
+
+def test_a_list_that_a_person_gives_up_leaves_its_market_held(play: MarketPlay) -> None:
+    for step in ("plan", "settle", "wait_for_status", "fetch_payouts", "check"):
+        play.step(step)
+    with play.warehouse.owner_engine.begin() as connection:
+        connection.execute(text("UPDATE ops.batch SET state = 'discarded' WHERE landed > 1"))
+    play.step("publish")
+    assert play.market().state == "held"
+    play.decide("market_held", "try_again")
+    play.run()
+    assert play.payouts() == play.owed()
+
+
+# --- any task, in any order, by any number of runs ----------------------------------------------
+
+
+def test_tasks_cleared_in_any_order_bring_every_market_to_its_end(play: MarketPlay) -> None:
+    draw = random.Random(20261121)
+    play.engine_changes(markets=3, failing_share=0.3, settle_errors=1)
+    names = [task.name for task in play.tasks()]
+    for _ in range(14):
+        play.step(draw.choice(names))
+    for _ in range(3):
+        play.run()
+    assert set(play.states().values()) == {"done"}
+    for market_id in play.market_ids:
+        assert play.payouts(market_id) == play.owed(market_id)
+
+
+def test_a_market_moves_only_from_how_it_was_seen(play: MarketPlay) -> None:
+    play.step("plan")
+    with transaction(play.warehouse.engine, "loader") as connection:
+        [seen] = due(connection, ("resolved",))
+        moved = move(connection, seen, "fetching")
+        assert moved is not None
+        assert move(connection, seen, "done") is None
+        assert move(connection, moved, "waiting") is not None
+    assert play.market().state == "waiting"
+
+
+def test_nothing_is_ordered_while_an_earlier_order_may_be_carried_out(play: MarketPlay) -> None:
+    play.sandbox.fault("prediction", "reset_before_answer", call="settle", executed=False)
+    play.step("plan")
+    play.step("settle")
+    # However it came about that the market is to be ordered again.
+    with play.warehouse.owner_engine.begin() as connection:
+        connection.execute(
+            text("UPDATE prediction.market SET state = 'resolved', next_look_at = now()")
+        )
+    play.step("settle")
+    assert play.results() == ["in_doubt"]
+    play.let_time_pass(play.settings.prediction_deadline_seconds)
+    play.run()
+    assert play.results() == ["in_doubt", "executed"]
+
+
+def settle_by_another(play: MarketPlay) -> None:
+    with httpx.Client(trust_env=False) as http:
+        Operator(play.sandbox, http).settle(play.market_id).raise_for_status()
+    play.settled_by_others += 1
+
+
+def confirm(play: MarketPlay, *market_ids: str) -> int:
+    return queue.confirm(
+        play.warehouse.engine,
+        market_ids,
+        currency=None,
+        confirmed_by="ann",
+        reason="I know it.",
+        run_id="test",
+    )

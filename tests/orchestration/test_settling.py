@@ -1,0 +1,67 @@
+"""The form of settle_markets, and the shards of its runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from airflow.sdk.definitions.param import ParamsDict
+
+from include.markets.queue import MarketsRefused
+from include.orchestration.settling import form_fields, plan_shards, shards
+from include.providers import prediction
+from include.sandbox.addresses import PREDICTION_KEY
+from include.sandbox.client import Sandbox
+from include.settings import Settings
+from tests.warehouses import Warehouse
+
+SETTINGS = Settings()
+
+
+def plan(
+    warehouse: Warehouse, sandbox: Sandbox, decided_by: str | None = "ann", **form: Any
+) -> list[str]:
+    """The markets that a run with this form goes on with."""
+    fields = ParamsDict(form_fields())
+    fields.update(form)
+    with prediction.open_client(sandbox.prediction_url, PREDICTION_KEY, SETTINGS) as client:
+        planned = plan_shards(
+            warehouse.engine, client, SETTINGS, fields.validate(), decided_by, "run"
+        )
+    return [market_id for shard in planned for market_id in shard["market_ids"]]
+
+
+def test_few_markets_each_have_a_line_and_many_go_in_shards() -> None:
+    ids = [f"m-{number:04}" for number in range(1000)]
+    assert shards([]) == []
+    assert [shard["name"] for shard in shards(ids[:20])] == ids[:20]
+    many = shards(ids)
+    assert [len(shard["market_ids"]) for shard in many] == [50] * 20
+    assert [one for shard in many for one in shard["market_ids"]] == ids
+    assert many[1]["name"] == "51 to 100: m-0050 …"
+    assert len(shards(ids[:21])) == 1
+
+
+def test_a_run_goes_on_with_what_is_resolved_and_a_form_with_what_it_names(
+    warehouse: Warehouse, sandbox: Sandbox
+) -> None:
+    sandbox.configure("prediction", markets=3)
+    ids = sandbox.prediction_market_ids()
+    assert sorted(plan(warehouse, sandbox)) == sorted(ids)
+    assert plan(warehouse, sandbox, market_ids=[ids[1]]) == [ids[1]]
+
+
+def test_what_is_not_known_to_be_resolved_takes_a_word_a_name_and_a_reason(
+    warehouse: Warehouse, sandbox: Sandbox
+) -> None:
+    sandbox.configure("prediction", markets=1, events_kept_seconds=1e-6)
+    [market_id] = sandbox.prediction_market_ids()
+    word = {"market_ids": [market_id], "confirmation": "SETTLE"}
+    with pytest.raises(MarketsRefused, match="Nothing says that 1 of these markets are resolved"):
+        plan(warehouse, sandbox, market_ids=[market_id])
+    with pytest.raises(MarketsRefused, match="needs a reason"):
+        plan(warehouse, sandbox, **word, reason=" ")
+    with pytest.raises(MarketsRefused, match="a user who is logged in"):
+        plan(warehouse, sandbox, None, **word, reason="It is over.")
+    assert plan(warehouse, sandbox) == []
+    assert plan(warehouse, sandbox, **word, reason="It is over.", currency="EUR") == [market_id]
