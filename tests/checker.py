@@ -22,7 +22,7 @@ from include.catchup.poll import Poll, place_of_listing
 from include.catchup.position import Position, place_of
 from include.catchup.sources import Source
 from include.catchup.stream import Stream
-from include.model import RecordContext, Settlement, Status
+from include.model import RecordContext, SettledAtBasis, Settlement, Status
 from include.providers.errors import PageUndecodable
 from include.providers.odds88 import BrokenMessage, PageEntry
 from include.settings import Settings
@@ -652,10 +652,23 @@ def _the_newest_is_current(
     stored: Iterable[Any], by_subject: Mapping[str, list[tuple[str, int, Settlement]]]
 ) -> Iterator[str]:
     current = sorted((row.source_key, row.record_id) for row in stored if row.is_current)
-    newest = sorted((key, max(versions)[1]) for key, versions in by_subject.items())
+    newest = sorted((key, _last_news(versions)) for key, versions in by_subject.items())
     if current != newest:
         differing = sorted({key for key, _ in set(current).symmetric_difference(newest)})
         yield f"{len(differing)} subjects have another current version, such as {differing[0]}"
+
+
+def _last_news(versions: Iterable[tuple[str, int, Settlement]]) -> int:
+    """The record of the last version; of equal ones that we observed, the first."""
+    last = 0
+    before: list[Any] | None = None
+    for _, record_id, made in sorted(versions, key=lambda version: version[:2]):
+        is_observed = made.settled_at_basis is SettledAtBasis.OBSERVED
+        told = [getattr(made, name) for name in CANONICAL_COLUMNS]
+        if not (is_observed and told == before):
+            last = record_id
+        before = told
+    return last
 
 
 def _versions_count_on(stored: Iterable[Any]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from include.catchup import register
 from include.catchup.hints import unconfirmed
 from include.settings import Settings
+from include.warehouse import markets
 from include.warehouse.database import transaction
 from include.warehouse.findings import Finding, close_finding, open_finding
 from include.warehouse.landing import Gap, open_gap_finding
@@ -184,13 +185,14 @@ def _stuck_batches(connection: Connection, limit: timedelta) -> Iterator[_Cause]
 
 
 def _stuck(row: Row[Any]) -> Finding:
+    dag_id = "settle_markets" if row.source == markets.SOURCE else f"catch_up_{row.source}"
     return Finding(
         kind="batch_stuck",
         source=row.source,
         subject=f"batch {row.batch_id}",
         summary=f"Batch {row.batch_id} of {row.source} {row.feed} has been {row.state} since "
-        f"{row.moved_at:%Y-%m-%d %H:%M} UTC. Look at the last failed task of the DAG "
-        f"catch_up_{row.source}; its next run that succeeds finishes the batch.",
+        f"{row.moved_at:%Y-%m-%d %H:%M} UTC. Look at the last failed task of the DAG {dag_id}; "
+        "its next run that succeeds finishes the batch.",
         kept="Everything that arrived is kept. This finding closes itself when the batch is "
         "published or held.",
         detail={"state": row.state, "since": row.moved_at.isoformat()},

@@ -225,6 +225,7 @@ class System:
             "FINANCE_PASSWORD": self.cluster.password("finance"),
             "OUTBOX_PASSWORD": self.cluster.password("outbox"),
             "REGISTER_PASSWORD": self.cluster.password("register"),
+            "CREDITS_PASSWORD": self.cluster.password("credits"),
         }
         inherited = {**airflow.without_airflow(os.environ), **settings}
         steps = {

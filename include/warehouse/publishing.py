@@ -167,11 +167,7 @@ WITH version AS (
         ) AS followed_record_id,
         count(*) OVER (
             PARTITION BY core.source_key, core.is_rejected_by_decision, core.provider_order
-        ) AS told_here,
-        lead(core.record_id) OVER (
-            PARTITION BY core.source_key, core.is_rejected_by_decision
-            ORDER BY core.provider_order, core.record_id
-        ) IS NULL AS is_last
+        ) AS told_here
     FROM core.settlement AS core
     JOIN several USING (source_key)
     WHERE core.source = :source
@@ -179,7 +175,12 @@ WITH version AS (
 judged AS (
     SELECT
         version.record_id,
-        NOT version.is_rejected_by_decision AND version.is_last AS is_current,
+        version.source_key,
+        version.provider_order,
+        version.is_rejected_by_decision,
+        previous.record_id IS NOT NULL AND version.settled_at_basis = 'observed'
+            AND ({_listed(CANONICAL_COLUMNS, "version.")})
+                IS NOT DISTINCT FROM ({_listed(CANONICAL_COLUMNS, "previous.")}) AS is_repetition,
         previous.record_id IS NOT NULL
             AND ({_listed(CANONICAL_COLUMNS, "version.")})
                 IS DISTINCT FROM ({_listed(CANONICAL_COLUMNS, "previous.")}) AS is_change,
@@ -207,14 +208,28 @@ judged AS (
     LEFT JOIN core.settlement AS followed
         ON followed.record_id = version.followed_record_id
 ),
+-- A decision whose time is that of our looking was taken when it was seen first.
+standing AS (
+    SELECT
+        *,
+        NOT is_rejected_by_decision AND NOT is_repetition AND row_number() OVER (
+            PARTITION BY source_key, is_rejected_by_decision, is_repetition
+            ORDER BY provider_order DESC, record_id DESC
+        ) = 1 AS is_current
+    FROM judged
+),
 -- What each version was in `before`, and what it is found to be.
 compared AS MATERIALIZED (
     SELECT
         before AS before,
-        judged.*,
-        judged.is_change AND judged.follows_decision AS is_correction,
+        standing.record_id,
+        standing.is_current,
+        standing.is_change,
+        standing.chain_break,
+        standing.is_contested,
+        standing.is_change AND standing.follows_decision AS is_correction,
         before.batch_id IS NOT DISTINCT FROM :batch_id AS is_new
-    FROM judged
+    FROM standing
     JOIN core.settlement AS before USING (record_id)
 ),
 updated AS (

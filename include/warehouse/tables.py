@@ -302,7 +302,7 @@ settlement = Table(
     Column("chain_break", Text, comment="status_differs: the provider claims another previous status than the version before it in provider order has. original_missing: it claims to follow an earlier decision, and there is no version before it. NULL if the chain holds, or if a decision rejected the version."),
     Column("is_contested", Boolean, nullable=False, server_default=text("false"), comment="Another version of the subject has the same provider order and another content, and no decision chose between them; outside finance totals."),
     Column("is_rejected_by_decision", Boolean, nullable=False, server_default=text("false"), comment="A person chose another version of the same provider order (ops.decision); never current."),
-    Column("is_current", Boolean, nullable=False, server_default=text("false"), comment="How its subject stands now: of all versions that no decision rejected, the one with the highest (provider_order, record_id)."),
+    Column("is_current", Boolean, nullable=False, server_default=text("false"), comment="How its subject stands now: of all versions that no decision rejected, the one with the highest (provider_order, record_id); if its time is that of our looking (settled_at_basis), the first of those that say the same."),
     _time("recorded_at", "When it was published here (UTC, start of the transaction).", now=True),
     Column("accounting_date", Date, nullable=False, comment="UTC date on which it was published here; a date closes at 01:00 UTC of the next day."),
     Column("record_id", BigInteger, nullable=False, comment="The record that it comes from (raw.record): its evidence."),

@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from hashlib import sha256
 from itertools import pairwise
@@ -240,6 +240,31 @@ def test_what_was_seen_last_counts_in_whichever_order_it_lands(
     }
     meaning = dict(zip(states, ("open", "open", "settled", "cancelled"), strict=True))
     assert current == {tote_id: meaning[told[-1]] for tote_id, told in seen.items()}
+    assert desk.wrong() == []
+
+
+@pytest.mark.parametrize("arrival", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_a_decision_told_again_in_other_words_stays_on_the_day_it_was_seen_first(
+    desk: Desk, warehouse: Warehouse, arrival: tuple[int, ...]
+) -> None:
+    desk.enter("b1")
+    looks = {0: (1, "PENDING"), 1: (4, "RESULTED"), 2: (6, "RESULTED")}
+    landing = Landing(warehouse.engine, "tote", "bets", "latest", "test")
+    for number in arrival:
+        day, resulting = looks[number]
+        node = {**_node("b1", resulting, "SETTLED"), "id": f"look {number}"}
+        landing.add(_page_at(datetime(2026, 11, day, tzinfo=UTC), node))
+    landing.close(has_reached_end=True)
+    desk.publish()
+    statement = "SELECT settled_date, bets, payout FROM finance.tote_daily_return"
+    assert desk.rows(statement) == [(date(2026, 11, 1), 1, 2)]
+    assert len(desk.rows("SELECT FROM core.settlement")) == 3
+    assert desk.wrong() == []
+    landing = Landing(warehouse.engine, "tote", "bets", "latest", "test")
+    landing.add(_page_at(datetime(2026, 11, 7, tzinfo=UTC), _node("b1", "CANCELLED", "REFUNDED")))
+    landing.close(has_reached_end=True)
+    desk.publish()
+    assert [row.settled_date for row in desk.rows(statement)] == [date(2026, 11, 7)]
     assert desk.wrong() == []
 
 

@@ -207,6 +207,19 @@ def test_a_batch_that_nothing_moves_is_stuck_until_it_is_published(
     assert look(warehouse).closed == opened
 
 
+@pytest.mark.parametrize(
+    ("source", "dag_id"), [("ticktock", "catch_up_ticktock"), ("prediction", "settle_markets")]
+)
+def test_a_stuck_batch_names_the_dag_that_finishes_it(
+    warehouse: Warehouse, connection: Connection, source: str, dag_id: str
+) -> None:
+    land_body(warehouse.engine, body_of(entry(1)))
+    age(connection, "opened_at", "landed_at", table="ops.batch")
+    connection.execute(text("UPDATE ops.batch SET source = :source"), {"source": source})
+    look(warehouse)
+    assert f"of the DAG {dag_id};" in only_finding(connection, "batch_stuck").summary
+
+
 def test_an_acknowledged_stuck_batch_is_not_told_again(
     warehouse: Warehouse, connection: Connection
 ) -> None:

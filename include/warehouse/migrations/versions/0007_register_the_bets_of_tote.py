@@ -12,9 +12,12 @@ depends_on = None
 _TIME = postgresql.TIMESTAMP(timezone=True)
 _KINDS = "fetch: landed from the provider. fill: asked for to close a gap. replay: quarantined records tried again."
 _KINDS_WITH_EVIDENCE = f"{_KINDS} evidence: kept, and settling nothing."
+_CURRENT = "How its subject stands now: of all versions that no decision rejected, the one with the highest (provider_order, record_id)"
+_CURRENT_AS_SEEN = f"{_CURRENT}; if its time is that of our looking (settled_at_basis), the first of those that say the same."
 
 
 def upgrade() -> None:
+    _say_what_is_current(_CURRENT_AS_SEEN, f"{_CURRENT}.")
     op.execute("CREATE SCHEMA tote")
     op.create_table(
         "bet",
@@ -287,10 +290,23 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    _say_what_is_current(f"{_CURRENT}.", _CURRENT_AS_SEEN)
     op.execute("UPDATE ops.batch SET kind = 'fetch' WHERE kind = 'evidence'")
     _allow_kinds("'fetch', 'fill', 'replay'", _KINDS, _KINDS_WITH_EVIDENCE)
     # Takes the register with it: what was not listed has to be entered again.
     op.execute("DROP SCHEMA tote CASCADE")
+
+
+def _say_what_is_current(comment: str, existing_comment: str) -> None:
+    op.alter_column(
+        "settlement",
+        "is_current",
+        schema="core",
+        existing_type=sa.Boolean(),
+        existing_nullable=False,
+        comment=comment,
+        existing_comment=existing_comment,
+    )
 
 
 def _allow_kinds(kinds: str, comment: str, existing_comment: str) -> None:
