@@ -1,4 +1,4 @@
-"""Settle markets: plan, settle, wait, retry, fetch their payouts, check, publish, credit."""
+"""Settle markets: take events, plan, settle, wait, retry, fetch payouts, check, publish, credit."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from include.orchestration.market_tasks import (
     in_shards,
     plan,
     publish,
+    report_failures,
     retry_failed,
     settle,
+    take_events,
     wait_for_status,
 )
 from include.orchestration.settling import form_fields
@@ -30,10 +32,13 @@ with DAG(
     params=form_fields(),
     tags=["markets", "prediction"],
     doc_md=document_settle_markets(),
-):
+) as dag:
+    shards = plan()
+    take_events() >> shards
     (
-        in_shards(plan(), settle, wait_for_status, retry_failed, fetch_payouts)
+        in_shards(shards, settle, wait_for_status, retry_failed, fetch_payouts)
         >> check()
         >> publish()
         >> credit()
     )
+    report_failures(dag)

@@ -27,7 +27,7 @@ def hint_violations(connection: Connection) -> Iterator[str]:
         text(
             "SELECT record.*, page.body FROM raw.record JOIN raw.page USING (page_id)"
             " JOIN ops.batch ON batch.batch_id = record.batch_id WHERE batch.kind = 'evidence'"
-            " ORDER BY record_id"
+            " AND batch.source = 'tote' ORDER BY record_id"
         )
     ).all()
     for record in records:
@@ -50,7 +50,10 @@ def hint_violations(connection: Connection) -> Iterator[str]:
 
 def _evidence_adds_up(connection: Connection, landed: Counter[int]) -> Iterator[str]:
     """Nothing of it is on its way to core, and every message is counted once."""
-    for batch in connection.execute(text("SELECT * FROM ops.batch WHERE kind = 'evidence'")):
+    batches = connection.execute(
+        text("SELECT * FROM ops.batch WHERE kind = 'evidence' AND source = 'tote'")
+    )
+    for batch in batches:
         name = f"batch {batch.batch_id} of evidence"
         if batch.state not in ("landing", "published"):
             yield f"{name} is {batch.state}"

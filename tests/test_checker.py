@@ -738,7 +738,7 @@ def an_answer_is_not_noted(play: Play, patch: Patch) -> None:
 
 
 def no_bet_is_ever_due(play: Play, patch: Patch) -> None:
-    patch.setattr(register, "claim", lambda *_: register.Claim([], datetime.now(UTC)))
+    patch.setattr(register, "claim", lambda *_, **__: register.Claim([], datetime.now(UTC)))
 
 
 def every_text_is_new(play: Play, patch: Patch) -> None:

@@ -8,7 +8,8 @@ after.  There are two things to do instead, each bounded, and neither waits for 
   transaction.  A window counts once all its pages have come and hold as many bets as tote says
   there are; else it is listed anew in the next run.
 - **Asking** follows them.  What is due (`register`) is asked for by its ids, as many at a time as
-  tote allows; a state that is new lands, in whatever order states come.
+  tote allows; a state that is new lands, in whatever order states come.  A question that tote
+  answers with a failure is asked in halves, so that one bet which it fails for holds up no others.
 
 A position holds `listed_until`, and while a window is listed that one: `since`, `until`, `after`,
 and what was counted in it.  An answer that cannot be decoded stops both until a person has decided.
@@ -21,6 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from http import HTTPStatus
 from typing import Any, Literal, Self
 
 from sqlalchemy import Connection, Engine
@@ -28,8 +30,8 @@ from sqlalchemy import Connection, Engine
 from include.catchup import hints, register
 from include.catchup.log import Budget, PageStopped
 from include.catchup.register import Claim, Told
-from include.providers.errors import Fatal, PageUndecodable, ProviderError
-from include.providers.http import Answer, Client
+from include.providers.errors import Fatal, PageUndecodable, ProviderError, Retriable
+from include.providers.http import KEPT, Answer, Client
 from include.providers.tote import Page, PageEntry, Standing, Totals
 from include.settings import Settings
 from include.warehouse.findings import Finding, close_if_open, open_finding
@@ -39,6 +41,14 @@ _log = logging.getLogger(__name__)
 
 # Most of a run is for what is open: a bet that is listed a run later is no settlement missed.
 _SHARE_OF_LISTING = 0.25
+
+# With these it did answer: what failed may be about what was asked for, and not tote itself.
+_ANSWERED = frozenset({HTTPStatus.OK, HTTPStatus.BAD_REQUEST})
+# Tote itself fails if it answers so often in a row for none.  More than halving 250 bets down to
+# one takes, so that each run finds at least one that may be to blame.
+_MOST_FAILURES = 12
+# A place in the list that failed so often in a row has expired.
+_MOST_FAILURES_AT_A_PLACE = 3
 
 # A window after one more page: it goes on, or it is complete and adds up, or does not.
 Listed = Literal["open", "closed", "differs"]
@@ -71,8 +81,8 @@ class PollRead:
 class Window:
     """A span of the time at which bets were made (UTC), as far as it is listed.
 
-    `after` is where its next page begins.  `counted` bets have come, their stakes by currency; the
-    stakes are None if one of them could not be read.
+    `after` is where its next page begins, and has failed `failures` times in a row.  `counted` bets
+    have come, their stakes by currency; the stakes are None if one of them could not be read.
     """
 
     since: datetime
@@ -80,6 +90,7 @@ class Window:
     after: str | None = None
     counted: int = 0
     stakes: dict[str, Decimal] | None = None
+    failures: int = 0
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Self:
@@ -91,6 +102,7 @@ class Window:
             stored["after"],
             stored["counted"],
             None if stakes is None else {name: Decimal(told) for name, told in stakes.items()},
+            stored.get("failures", 0),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -102,6 +114,7 @@ class Window:
             "after": self.after,
             "counted": self.counted,
             "stakes": None if stakes is None else {name: str(one) for name, one in stakes.items()},
+            "failures": self.failures,
         }
 
     def with_page(self, bets: int, sums: Totals | None, after: str | None) -> Window:
@@ -110,6 +123,7 @@ class Window:
         return replace(
             self,
             after=after,
+            failures=0,
             counted=self.counted + bets,
             stakes=None if known is None or sums is None else _sum(known, sums.stakes or {}),
         )
@@ -191,6 +205,10 @@ class _Reader:
         self._cursor = cursor
         # Whoever was claimed since then may have been told anew before a page of ours was.
         self._began_at = register.look_at_clock(engine)
+        # Questions that failed since one was answered, and those of them about one bet alone.
+        self._is_list_answered = False
+        self._failures = 0
+        self._doubted: list[tuple[Claim, ProviderError]] = []
 
     def list_bets(self, budget: Budget) -> bool:
         """List windows up to the present; True if that was reached."""
@@ -213,16 +231,60 @@ class _Reader:
 
     def ask_for_due(self, budget: Budget) -> bool:
         """Ask for what is due until nothing is; True if that was reached."""
-        while budget.is_left:
-            claimed = register.claim(self._engine, self._poll.most_named, self._settings)
-            if not claimed.tote_ids:
-                return True
-            try:
-                self._ask(claimed, budget)
-            except (ProviderError, PageStopped):
-                register.release(self._engine, claimed)
-                raise
-        return False
+        is_first, has_reached_end = True, False
+        limit = self._poll.most_named
+        try:
+            while budget.is_left and not has_reached_end:
+                claimed = register.claim(
+                    self._engine, limit, self._settings, is_alone_first=is_first
+                )
+                self._ask_in_parts(claimed, budget)
+                is_first, has_reached_end = False, not claimed.tote_ids
+            if self._is_list_answered:
+                self._postpone_doubted()
+        finally:
+            for part, _ in self._doubted:
+                register.ask_alone(self._engine, part)
+        if self._doubted:
+            # Nothing tells whether it is these bets or tote itself.
+            raise self._doubted[0][1]
+        return has_reached_end
+
+    def _ask_in_parts(self, claimed: Claim, budget: Budget) -> None:
+        """Ask for bets, and in halves where that fails; what is not asked for comes due again."""
+        left = [claimed] if claimed.tote_ids else []
+        try:
+            while left and budget.is_left:
+                try:
+                    self._ask(left[-1], budget)
+                except ProviderError as error:
+                    left[-1:] = self._halves(left[-1], error)
+                else:
+                    left.pop()
+                    self._postpone_doubted()
+        finally:
+            for part in left:
+                register.release(self._engine, part)
+
+    def _halves(self, failed: Claim, error: ProviderError) -> list[Claim]:
+        """What to ask instead; raises `error` if that is about tote itself."""
+        self._failures += 1
+        if error.status not in _ANSWERED or self._failures >= _MOST_FAILURES:
+            raise error
+        if len(failed.tote_ids) == 1:
+            self._doubted.append((failed, error))
+            return []
+        # Those that were entered together, and are perhaps all wrong, lie side by side.
+        halves = failed.tote_ids[::2], failed.tote_ids[1::2]
+        return [Claim(tote_ids, failed.claimed_at) for tote_ids in halves]
+
+    def _postpone_doubted(self) -> None:
+        """Tote answers, so where it failed for one bet alone, that was about the bet."""
+        for part, error in self._doubted:
+            refusal = error.happened.removesuffix(f" {KEPT}")
+            register.postpone(self._engine, part, refusal, self._settings)
+            _log.warning("Bet %s is left for later: %s", part.tote_ids[0], refusal)
+        self._doubted, self._failures = [], 0
 
     def _ask(self, claimed: Claim, budget: Budget) -> None:
         answer = self._poll.fetch_named(self._client, claimed.tote_ids)
@@ -242,6 +304,7 @@ class _Reader:
         if window.after is not None:
             request += f" after {window.after}"
         answer = self._fetch(window)
+        self._is_list_answered = True
         budget.spend(answer.body)
         asked = {"since": window.since.isoformat(), "until": window.until.isoformat()}
         page = self._read(answer, request, asked, is_listed=True)
@@ -281,12 +344,19 @@ class _Reader:
             return self._poll.fetch_period(
                 self._client, window.since, window.until, window.after, limit
             )
-        except Fatal:
-            # It may be the place that is refused: the window is listed from its beginning then.
-            if window.after is not None:
-                begun = {k: one for k, one in self._cursor.position.items() if k != "window"}
-                self._landing.commit([], self._cursor, begun)
+        except ProviderError as error:
+            is_answered = error.status in _ANSWERED
+            if window.after is not None and (is_answered or isinstance(error, Fatal)):
+                self._note_failure(window, error)
             raise
+
+    def _note_failure(self, window: Window, error: ProviderError) -> None:
+        """It may be the place that fails: the window is listed from its beginning then."""
+        position = {key: one for key, one in self._cursor.position.items() if key != "window"}
+        failed = replace(window, failures=window.failures + 1)
+        if isinstance(error, Retriable) and failed.failures < _MOST_FAILURES_AT_A_PLACE:
+            position["window"] = failed.to_json()
+        self._cursor = self._landing.commit([], self._cursor, position)
 
     def _read(
         self, answer: Answer, request: str, asked: dict[str, Any], *, is_listed: bool = False

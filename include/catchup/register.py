@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Connection, Engine, Row, func, select, text, update
+from sqlalchemy import Connection, Engine, Row, case, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from include.providers.http import longest_call
@@ -106,24 +106,33 @@ def look_at_clock(engine: Engine) -> datetime:
     return now
 
 
-def claim(engine: Engine, limit: int, settings: Settings) -> Claim:
+def claim(engine: Engine, limit: int, settings: Settings, *, is_alone_first: bool = False) -> Claim:
     """Claim bets that are due, at most `limit`: hinted ones first, then those that waited longest.
 
-    One that is to be asked for alone is claimed alone, once no others are due.
+    One that is to be asked for alone is claimed alone, once no others are due; `is_alone_first`,
+    which keeps it from waiting for ever, before all others.
     """
     with transaction(engine, "loader") as connection:
         now: datetime = connection.execute(select(func.now())).scalar_one()
-        ahead = {"seconds": claim_seconds(settings)}
-        claimed: list[str] = []
-        for condition, order in _IN_TURN:
-            if room := limit - len(claimed):
-                claimed += connection.scalars(
-                    text(_CLAIM.format(condition=condition, order=order)), {**ahead, "limit": room}
-                )
+        claimed = _claim(connection, _ALONE, 1, settings) if is_alone_first else []
         if not claimed:
-            alone = _CLAIM.format(condition="is_asked_alone", order="next_ask_at")
-            claimed += connection.scalars(text(alone), {**ahead, "limit": 1})
+            for turn in _IN_TURN:
+                if room := limit - len(claimed):
+                    claimed += _claim(connection, turn, room, settings)
+        if not claimed:
+            claimed = _claim(connection, _ALONE, 1, settings)
     return Claim(claimed, now)
+
+
+def _claim(
+    connection: Connection, turn: tuple[str, str], limit: int, settings: Settings
+) -> list[str]:
+    condition, order = turn
+    claimed = connection.scalars(
+        text(_CLAIM.format(condition=condition, order=order)),
+        {"seconds": claim_seconds(settings), "limit": limit},
+    )
+    return list(claimed)
 
 
 def claim_seconds(settings: Settings) -> float:
@@ -135,6 +144,7 @@ _IN_TURN = (
     ("hinted_at IS NOT NULL AND NOT is_asked_alone", "hinted_at"),
     ("NOT is_asked_alone", "next_ask_at"),
 )
+_ALONE = ("is_asked_alone", "next_ask_at")
 # What another claims meanwhile is passed over; of what was due, nothing is claimed twice.
 _CLAIM = """
 WITH due AS MATERIALIZED (
@@ -152,14 +162,37 @@ RETURNING bet.tote_id
 
 def release(engine: Engine, claimed: Claim) -> None:
     """Have bets come due again at once whose question had no answer that can be used."""
+    _change(engine, claimed, next_ask_at=func.now())
+
+
+def ask_alone(engine: Engine, claimed: Claim) -> None:
+    """The same, and ask for them by themselves, so that they hold up no others."""
+    _change(engine, claimed, next_ask_at=func.now(), is_asked_alone=True)
+
+
+def postpone(engine: Engine, claimed: Claim, refusal: str, settings: Settings) -> None:
+    """Leave bets alone for as long as any, of which tote tells nothing but this."""
+    _change(
+        engine,
+        claimed,
+        next_ask_at=func.now() + timedelta(seconds=settings.tote_ask_seconds_max),
+        is_asked_alone=True,
+        absent_since=func.coalesce(bet_table.c.absent_since, func.now()),
+        refusal=refusal,
+    )
+
+
+def _change(engine: Engine, claimed: Claim, **values: Any) -> None:
+    """Change those that nobody has claimed anew, nor a decision given up."""
     with transaction(engine, "loader") as connection:
         connection.execute(
             update(bet_table)
             .where(
                 bet_table.c.tote_id.in_(claimed.tote_ids),
                 bet_table.c.asked_at == claimed.claimed_at,
+                bet_table.c.state != "done",
             )
-            .values(next_ask_at=func.now())
+            .values(**values)
         )
 
 
@@ -194,7 +227,13 @@ def note(
     again = [row.tote_id for row in rows if _was_asked_since(row, asked_at)]
     if again:
         connection.execute(
-            update(bet_table).where(bet_table.c.tote_id.in_(again)).values(next_ask_at=func.now())
+            update(bet_table)
+            .where(bet_table.c.tote_id.in_(again))
+            # It may be done since.
+            .values(
+                next_ask_at=func.now(),
+                state=case((bet_table.c.state == "done", "final"), else_=bet_table.c.state),
+            )
         )
 
 
@@ -212,7 +251,8 @@ _NOTED = {
     "content_sha256": "bytea",
 }
 _NOTE = text(f"""
-UPDATE tote.bet SET is_asked_alone = false, {", ".join(f"{name} = noted.{name}" for name in _NOTED)}
+UPDATE tote.bet SET is_asked_alone = false, refusal = NULL,
+    {", ".join(f"{name} = noted.{name}" for name in _NOTED)}
 FROM jsonb_to_recordset(CAST(:noted AS jsonb))
     AS noted (tote_id text, {", ".join(f"{name} {kind}" for name, kind in _NOTED.items())})
 WHERE bet.tote_id = noted.tote_id
@@ -281,22 +321,29 @@ def absent(connection: Connection) -> tuple[Finding, datetime] | None:
     counted = connection.execute(
         text(
             "SELECT count(*) AS bets, count(answered_at) AS known, max(absent_since) AS since,"
-            " (array_agg(tote_id ORDER BY absent_since DESC))[1\\:5] AS examples"
+            " (array_agg(tote_id ORDER BY refusal, absent_since DESC))[1\\:5] AS examples,"
+            " count(refusal) AS refused, min(refusal) AS refusal"
             " FROM tote.bet WHERE absent_since IS NOT NULL AND state <> 'done'"
         )
     ).one()
     if not counted.bets:
         return None
+    refused = f" Asked for {counted.refused} of them alone, it said: {counted.refusal}"
     finding = Finding(
         kind="bets_absent",
         source=PROVIDER,
         subject="bets",
         summary=f"tote leaves {counted.bets} bets out of its answers, {counted.known} of which it "
         f"has told before, such as {', '.join(counted.examples)}. Compare these ids with where "
-        "they come from (tote.bet).",
+        f"they come from (tote.bet).{refused if counted.refused else ''}",
         kept="They stay in the register and are asked for less and less often. This finding closes "
         "itself once tote tells them.",
-        detail={"bets": counted.bets, "known": counted.known, "examples": counted.examples},
+        detail={
+            "bets": counted.bets,
+            "known": counted.known,
+            "refused": counted.refused,
+            "examples": counted.examples,
+        },
     )
     return finding, counted.since
 

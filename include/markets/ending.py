@@ -17,8 +17,8 @@ _RELOOK = timedelta(days=1)
 def end(connection: Connection, market: Row[Any], settings: Settings, *, is_news: bool) -> None:
     """Move a market whose list is published to where it stands.
 
-    Unless it `is_news`, a person was asked before about what is not well with it.  The caller holds
-    the source's lock.
+    Unless it `is_news`, a person who was asked about it since it was last retried is not asked
+    again.  The caller holds the source's lock.
     """
     again = _relook(market, settings)
     told = {"trouble": None, "troubled_since": None, **again}
@@ -32,7 +32,9 @@ def end(connection: Connection, market: Row[Any], settings: Settings, *, is_news
         if market.retry_attempts < settings.prediction_retry_attempts:
             delay = settings.prediction_retry_delay_seconds * 2 ** max(market.retry_attempts - 1, 0)
             later = func.clock_timestamp() + timedelta(seconds=delay)
-            move(connection, market, "retrying", **{**told, "next_look_at": later})
+            # What was asked before was asked of another attempt.
+            told |= {"next_look_at": later, "finding_id": None}
+            move(connection, market, "retrying", **told)
             return
         reason = (
             f"has {market.failed_positions} of {market.positions} positions FAILED, and they were "
@@ -53,7 +55,7 @@ def _stop(
     *,
     is_news: bool,
 ) -> None:
-    if is_news:
+    if is_news or market.finding_id is None:
         stop(connection, market, state, reason, **told)
     else:
         move(connection, market, state, **told)

@@ -14,6 +14,7 @@ from include.warehouse.markets import SOURCE
 
 FEED = "answers"
 
+# By when it landed, as `kept` says below: of two answers at once the first may have landed last.
 _LATEST = text("""
 SELECT record_id, content_sha256 FROM raw.record
 WHERE source = :source AND record_key = :key
@@ -37,7 +38,7 @@ def keep_answer(
         return int(known.record_id)
     record = (Record(key, 0, len(answer.body)), digest)
     page = arrived(answer, [record], method)
-    batch = land_whole(connection, SOURCE, FEED, "latest", run_id, [page], "evidence")
+    batch = land_whole(connection, SOURCE, FEED, "kept", run_id, [page], "evidence")
     return int(batch.record_id_first)
 
 

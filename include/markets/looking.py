@@ -118,7 +118,9 @@ def status_key(market_id: str) -> str:
 
 
 def is_stuck(market: Row[Any], settings: Settings) -> bool:
-    """Whether nothing has changed about the market for too long."""
+    """Whether nothing has changed about the market for too long, in which it could be read."""
+    if market.troubled_since is not None:
+        return False
     since = market.progressed_at or market.state_since
     return bool(datetime.now(UTC) - since >= timedelta(seconds=settings.prediction_stuck_seconds))
 
@@ -145,13 +147,17 @@ def _next_state(market: Row[Any], status: MarketStatus, settings: Settings) -> S
 def seen(market: Row[Any], status: MarketStatus) -> dict[str, Any]:
     """What the status told, as the market's columns."""
     told = _told(status)
+    has_changed = told != _counts(market)
     return {
         **told,
         "positions": status.total_positions or market.positions or 0,
         "total_payout": status.total_payout,
         "completed_payout": status.completed_payout,
         "status_at": func.now(),
-        "progressed_at": func.now() if told != _counts(market) else market.progressed_at,
+        # An hour without change is counted anew from when it can be read again.
+        "progressed_at": func.now()
+        if has_changed or market.troubled_since is not None
+        else market.progressed_at,
         "trouble": None,
         "troubled_since": None,
     }

@@ -69,7 +69,7 @@ def check(engine: Engine, settings: Settings) -> Checked:
     if told:
         raise MarketsHeld(
             f"{' '.join(told)} Nothing of them is published and nobody is credited for them; all "
-            "others were checked, and the next run publishes them. Trigger the DAG "
+            "others were checked, and go on. Trigger the DAG "
             "resolve_findings with their findings."
         )
     return Checked(passed, done[1].normalized, done[1].quarantined + done[2].quarantined)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Engine, Row, func
+from sqlalchemy.exc import OperationalError
 
 from include.markets.stopping import stop
 from include.providers.errors import PageUndecodable, ProviderError, Retriable
@@ -21,6 +22,7 @@ _log = logging.getLogger(__name__)
 _SILENT_MARKETS = 3
 # The key is wrong: that is so for every market.
 REFUSES_ALL = frozenset({401, 403})
+_LONGEST_WAIT = timedelta(minutes=15)
 
 
 def each_market(
@@ -34,19 +36,23 @@ def each_market(
 
     `work` gives whether the engine answered.  What cannot be read is noted at its market, which is
     tried again later, and is stuck if that lasts.  An engine that does not answer at all is left
-    until the next run.  Raises `Fatal` if it refuses our key.
+    until the next run.  Raises `Fatal` if it refuses our key, and the first of what else went wrong
+    after all others were gone through.
     """
     with transaction(engine, "loader") as connection:
         found = due(connection, states, market_ids)
     silent = 0
+    wrong: list[Exception] = []
     for market in found:
         try:
-            is_answered = work(market)
-        except (ProviderError, PageUndecodable) as error:
-            note_trouble(engine, settings, market, error)
-            if isinstance(error, ProviderError) and error.status in REFUSES_ALL:
-                raise
-            is_answered = not isinstance(error, Retriable)
+            is_answered = _is_answered(engine, settings, market, work)
+        # The key and the warehouse are the same for every market.
+        except (ProviderError, OperationalError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it keeps no other back
+            _log.exception("Market %s stands as it did. The others go on.", market.market_id)
+            wrong.append(error)
+            continue
         silent = 0 if is_answered else silent + 1
         if silent == _SILENT_MARKETS:
             _log.warning(
@@ -54,13 +60,30 @@ def each_market(
                 "are left to the next run.",
                 silent,
             )
-            return
+            break
+    if wrong:
+        raise wrong[0]
+
+
+def _is_answered(
+    engine: Engine, settings: Settings, market: Row[Any], work: Callable[[Row[Any]], bool]
+) -> bool:
+    try:
+        return work(market)
+    except (ProviderError, PageUndecodable) as error:
+        note_trouble(engine, settings, market, error)
+        if _refuses_all(error):
+            raise
+        return not isinstance(error, Retriable)
 
 
 def note_trouble(
     engine: Engine, settings: Settings, market: Row[Any], error: ProviderError | PageUndecodable
 ) -> None:
-    """Note why a look at the market came to nothing; if that lasts, a person is asked."""
+    """Note why a look at the market came to nothing; if that lasts, a person is asked about it.
+
+    What is wrong with the engine, and not with this market, is left to pass: `watching` tells it.
+    """
     told = error.reason if isinstance(error, PageUndecodable) else error.happened
     _log.warning("Market %s: %s", market.market_id, told)
     since = market.troubled_since
@@ -74,10 +97,17 @@ def note_trouble(
             troubled_since=since or func.now(),
             next_look_at=func.clock_timestamp() + _wait(settings, lasts),
         )
-        if moved is not None and lasts >= timedelta(seconds=settings.prediction_stuck_seconds):
+        is_its_own = not isinstance(error, Retriable) and not _refuses_all(error)
+        is_long = lasts >= timedelta(seconds=settings.prediction_stuck_seconds)
+        if moved is not None and is_its_own and is_long:
             stop(connection, moved, "stuck", f"cannot be read: {told}")
 
 
 def _wait(settings: Settings, lasts: timedelta) -> timedelta:
-    """Ever longer, the longer it lasts."""
-    return max(timedelta(seconds=settings.prediction_look_seconds), lasts / 4)
+    """Ever longer, the longer it lasts, up to a bound: when it is over, all go on before long."""
+    wait = min(lasts / 4, _LONGEST_WAIT)
+    return max(timedelta(seconds=settings.prediction_look_seconds), wait)
+
+
+def _refuses_all(error: Exception) -> bool:
+    return isinstance(error, ProviderError) and error.status in REFUSES_ALL

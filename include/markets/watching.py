@@ -28,7 +28,7 @@ FROM (
     SELECT market_id, entered_at AS since FROM prediction.market
     WHERE :kind = 'markets_unconfirmed' AND state = 'entered'
     UNION ALL
-    SELECT market_id, next_look_at FROM prediction.market
+    SELECT market_id, coalesce(troubled_since, next_look_at) FROM prediction.market
     WHERE :kind = 'markets_late' AND next_look_at IS NOT NULL
     UNION ALL
     SELECT market_id, state_since FROM prediction.market
@@ -101,7 +101,7 @@ def _found(connection: Connection, settings: Settings) -> Iterator[Finding]:
             waiting,
             f"{waiting.markets} markets should have been gone on with, the first of them at "
             f"{waiting.since:%Y-%m-%d %H:%M} UTC. Look at the DAG settle_markets: is it paused, "
-            "failing, or running for long?",
+            "failing, or running for long? Does the engine answer (finance.market.trouble)?",
             "They stand as they did; the next run goes on with them.",
         )
     yield from _closing_events(connection, settings)

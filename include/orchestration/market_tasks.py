@@ -1,7 +1,8 @@
 """The steps of `settle_markets` as Airflow tasks: each asks a room below about a shard of markets.
 
 What is to be done is read from the warehouse: any of them may be killed, cleared, repeated or
-overlapped, and in any order.
+overlapped, and in any order.  So a step goes on with what it finds, whatever became of those before
+it; that one of them failed is told by the last task, and so by the run.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import chain, get_current_context, task_group
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, chain, get_current_context, task_group
 
-from include.markets import crediting, fetching, looking, publishing, settling
+from include.markets import crediting, fetching, looking, publishing, queue, settling
 from include.orchestration.assets import SETTLEMENTS
 from include.orchestration.connections import open_prediction, open_warehouse
 from include.orchestration.settling import plan_shards
@@ -35,13 +37,23 @@ def in_shards(shards: Any, *steps: Callable[[Shard], Any]) -> Any:
     return markets.expand(shard=shards)
 
 
-@task()
-def plan(params: Any = None, dag_run: Any = None) -> list[Shard]:
-    """Enter what was resolved or confirmed, and say which markets this run goes on with."""
+def report_failures(dag: DAG) -> None:
+    """Have the run fail if any of the DAG's tasks did: it ends as its last task does."""
+    list(dag.tasks) >> EmptyOperator(task_id="report_failures", trigger_rule="none_failed")
+
+
+# Not tried again: the next run reads on, and the markets need not wait for it.
+@task(retries=0)
+def take_events(run_id: str | None = None) -> dict[str, Any] | None:
+    """Read the engine's events, and enter the markets that they say are resolved."""
     with closing(open_prediction(SETTINGS)) as client:
-        return plan_shards(
-            open_warehouse(), client, SETTINGS, params, dag_run.triggering_user_name, dag_run.run_id
-        )
+        return counted(queue.take_events(open_warehouse(), client, SETTINGS, run_id))
+
+
+@task(trigger_rule="all_done")
+def plan(params: Any = None, dag_run: Any = None) -> list[Shard]:
+    """Enter what the form confirms, and say which markets this run goes on with."""
+    return plan_shards(open_warehouse(), params, dag_run.triggering_user_name, dag_run.run_id)
 
 
 @task(map_index_template=_NAMED, execution_timeout=timedelta(hours=3))
@@ -50,32 +62,32 @@ def settle(shard: Shard, run_id: str | None = None) -> dict[str, Any] | None:
     return _with_engine(settling.settle_markets, shard, run_id)
 
 
-@task(map_index_template=_NAMED)
+@task(map_index_template=_NAMED, trigger_rule="all_done")
 def wait_for_status(shard: Shard, run_id: str | None = None) -> dict[str, Any] | None:
     """Look how far the engine is; what is under way is looked at again by the next run."""
     return _with_engine(looking.wait_for_status, shard, run_id)
 
 
-@task(map_index_template=_NAMED, execution_timeout=timedelta(hours=3))
+@task(map_index_template=_NAMED, trigger_rule="all_done", execution_timeout=timedelta(hours=3))
 def retry_failed(shard: Shard, run_id: str | None = None) -> dict[str, Any] | None:
     """Order that failed positions be tried again."""
     return _with_engine(settling.retry_failed, shard, run_id)
 
 
-@task(map_index_template=_NAMED, execution_timeout=timedelta(hours=3))
+@task(map_index_template=_NAMED, trigger_rule="all_done", execution_timeout=timedelta(hours=3))
 def fetch_payouts(shard: Shard, run_id: str | None = None) -> dict[str, Any] | None:
     """List the payouts of markets that are settled."""
     return _with_engine(fetching.fetch_payouts, shard, run_id)
 
 
 # Also if there was nothing to settle: earlier runs, and decisions, may have left something.
-@task(trigger_rule="none_failed")
+@task(trigger_rule="all_done")
 def check() -> dict[str, Any] | None:
     """Hold the lists that do not add up; check what the others hold."""
     return counted(publishing.check(open_warehouse(), SETTINGS))
 
 
-@task(outlets=[SETTLEMENTS])
+@task(outlets=[SETTLEMENTS], trigger_rule="all_done")
 def publish(outlet_events: Any = None) -> dict[str, Any] | None:
     """Publish what has passed its checks."""
     published = publishing.publish(open_warehouse(), SETTINGS)
@@ -83,7 +95,7 @@ def publish(outlet_events: Any = None) -> dict[str, Any] | None:
     return counted(published)
 
 
-@task()
+@task(trigger_rule="all_done")
 def credit() -> dict[str, Any] | None:
     """Credit players with what is published: through the outbox, or as owed."""
     return counted(crediting.credit(open_warehouse(), SETTINGS))

@@ -12,8 +12,6 @@ from sqlalchemy import Engine
 
 from include.markets import queue
 from include.markets.queue import MarketsRefused
-from include.providers.http import Client
-from include.settings import Settings
 
 _log = logging.getLogger(__name__)
 
@@ -79,23 +77,18 @@ def form_fields() -> dict[str, Param]:
 
 def plan_shards(
     engine: Engine,
-    client: Client,
-    settings: Settings,
     params: Mapping[str, Any],
     decided_by: str | None,
     run_id: str,
 ) -> list[dict[str, Any]]:
     """Which markets this run goes on with, as shards with a name each.
 
-    What the engine has resolved, and what the form confirms, enters the queue before.  Raises
-    `MarketsRefused` if the form names a market that nothing says is resolved.
+    What the form confirms enters the queue before.  Raises `MarketsRefused` if the form names a
+    market that nothing says is resolved.
     """
     form = Form(**params)
     if form.market_ids is not None:
         _enter(engine, form, form.market_ids, decided_by, run_id)
-    read = queue.take_events(engine, client, settings, run_id)
-    if read.entered:
-        _log.info("%d markets were resolved since the last run.", read.entered)
     market_ids = queue.due_markets(engine, form.market_ids, RUN_MARKETS)
     _log.info("%d markets are to be gone on with.", len(market_ids))
     return shards(market_ids)

@@ -28,6 +28,7 @@ from decimal import Context, Decimal, Inexact, InvalidOperation
 from enum import StrEnum
 from functools import partial
 from hashlib import sha256
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, TypeGuard, get_args
 
@@ -229,7 +230,8 @@ def fetch_bets(client: Client, tote_ids: Sequence[str]) -> Answer:
     """These bets, 1 to 250 of them, as they stand now; one that tote does not know is left out.
 
     An answer that holds `errors` is asked for again while that may help, then raised: `Fatal` if
-    tote refuses the key or the question, else `Retriable`.
+    tote refuses the key or the question, else `Retriable`.  Unless the key is refused, its `status`
+    is 200: tote did answer.
     """
     if not 0 < len(tote_ids) <= PAGE_LIMIT:
         # None at all would ask for today's bets.
@@ -324,8 +326,10 @@ def _failure(
             happened,
             f"Ask {PROVIDER} whether its API has changed, correct "
             "include/providers/tote_bets.graphql accordingly, then clear this task.",
+            status=HTTPStatus.OK,
         )
-    return Retriable(PROVIDER, happened, WAIT_AND_SEE.format(provider=PROVIDER))
+    next_step = WAIT_AND_SEE.format(provider=PROVIDER)
+    return Retriable(PROVIDER, happened, next_step, status=HTTPStatus.OK)
 
 
 # Taking a page apart.
@@ -663,8 +667,14 @@ class Standing(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing more is to come, unless tote corrects itself."""
-        return self.status is not Status.OPEN
+        """Whether nothing more is to come, unless tote corrects itself.
+
+        A bet that was cancelled may still have to be refunded.
+        """
+        is_awaited = self.settlement is SettlementStatus.PENDING
+        return self.status not in (
+            (Status.OPEN, Status.CANCELLED) if is_awaited else (Status.OPEN,)
+        )
 
     @property
     def total(self) -> Decimal | None:

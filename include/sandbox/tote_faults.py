@@ -26,16 +26,24 @@ async def graphql_errors(
     message: str = _MESSAGE,
     code: str | None = "INTERNAL_SERVER_ERROR",
     with_data: bool = False,
+    tote_ids: list[str] | None = None,
 ) -> Response | None:
-    """The answer holds `errors`; beside the sound data, or instead of them."""
+    """The answer holds `errors`; beside the sound data, or instead of them.
+
+    With `tote_ids`, only one that tells one of these bets.
+    """
     error: dict[str, Any] = {"message": message, "path": ["bets"]}
     if code is not None:
         error["extensions"] = {"code": code}
 
-    def spoil(body: dict[str, Any]) -> None:
+    def spoil(body: dict[str, Any]) -> bool:
+        nodes = body["data"]["bets"]["nodes"]
+        if tote_ids is not None and all(node["toteId"] not in tote_ids for node in nodes):
+            return False
         body["errors"] = [error]
         if not with_data:
             body["data"] = None
+        return True
 
     return await _spoiled(exchange, spoil)
 

@@ -171,6 +171,7 @@ class Landing:
         self._kind = kind
         self._lease = lease
         self._place = place
+        self._pages = _Pages(source, feed)
         with self._transaction() as connection:
             if kind != "fill":
                 _close_left_open(connection, source, feed)
@@ -202,7 +203,7 @@ class Landing:
         """
         with self._writing() as connection:
             moved = self._move_cursor(connection, cursor, position)
-            self._land(
+            self._pages.land(
                 connection,
                 self.batch_id,
                 pages,
@@ -225,7 +226,7 @@ class Landing:
         `also` is done last, in the same transaction.
         """
         with self._writing() as connection:
-            landed = self._land(connection, self.batch_id, pages, self._dedupe)
+            landed = self._pages.land(connection, self.batch_id, pages, self._dedupe)
             if also is not None:
                 also(connection)
         return landed
@@ -314,7 +315,7 @@ class Landing:
         with transaction(self._engine, "loader") as connection:
             lock_source(connection, self.source)
             batch_id = open_batch(connection, self.source, self.feed, "fill", self._run_id)
-            landed = self._land(connection, batch_id, pages, "key")
+            landed = self._pages.land(connection, batch_id, pages, "key")
             connection.execute(
                 update(gap_table)
                 .where(gap_table.c.gap_id == gap_id, gap_table.c.state == "open")
@@ -353,8 +354,7 @@ class Landing:
         self, kind: str, page: ArrivedPage, reason: str, subject: str, detail: dict[str, Any]
     ) -> int:
         with self._writing() as connection:
-            (page_id,) = self._store_pages(connection, self.batch_id, [page], reason)
-            _count(connection, self.batch_id, {"pages_received": 1, "pages_stored": 1})
+            page_id = self._pages.keep_undecodable(connection, self.batch_id, page, reason)
             return self._stop_by(
                 connection,
                 Finding(
@@ -408,7 +408,30 @@ class Landing:
             )
         return replace(cursor, position=position, revision=cursor.revision + 1)
 
-    def _land(
+    def _record_gap(self, connection: Connection, gap: Gap) -> None:
+        gap_id = connection.execute(
+            insert(gap_table)
+            .values(
+                source=self.source,
+                feed=self.feed,
+                range_after=gap.range_after,
+                range_before=gap.range_before,
+                reason=gap.reason,
+                subjects=list(gap.subjects),
+            )
+            .returning(gap_table.c.gap_id)
+        ).scalar_one()
+        open_gap_finding(connection, self.source, self.feed, gap_id, gap)
+
+
+class _Pages:
+    """The pages of one feed, landed within a transaction of the caller's that holds the source."""
+
+    def __init__(self, source: str, feed: str) -> None:
+        self._source = source
+        self._feed = feed
+
+    def land(
         self,
         connection: Connection,
         batch_id: int,
@@ -416,6 +439,7 @@ class Landing:
         dedupe: Dedupe,
         **cursor_reached: Any,
     ) -> int:
+        """Land what is new in the pages into the batch; returns how many records were."""
         known = self._known(connection, pages, dedupe)
         conflicts: list[str] = []
         fresh = [(page, _fresh(page, known, dedupe, conflicts)) for page in pages]
@@ -433,7 +457,7 @@ class Landing:
         _count(connection, batch_id, counts, **cursor_reached)
         _note(connection, batch_id, pages, conflicts)
         if stored:
-            page_ids = self._store_pages(connection, batch_id, [page for page, _ in stored])
+            page_ids = self._store(connection, batch_id, [page for page, _ in stored])
             self._store_records(
                 connection, batch_id, zip(page_ids, (new for _, new in stored), strict=True)
             )
@@ -457,7 +481,7 @@ class Landing:
                     page_id,
                     record.byte_start,
                     record.byte_length,
-                    self.source,
+                    self._source,
                     record.record_key,
                     digest,
                     batch_id,
@@ -495,14 +519,14 @@ class Landing:
             return
         landed = connection.execute(
             select(record_table.c.record_id, record_table.c.record_key).where(
-                record_table.c.source == self.source,
+                record_table.c.source == self._source,
                 record_table.c.record_key.in_(list(reasons)),
                 record_table.c.batch_id == batch_id,
             )
         )
         quarantine_records(
             connection,
-            self.source,
+            self._source,
             batch_id,
             "raw",
             [HeldBack(record_id, "unreadable", reasons[key]) for record_id, key in landed.all()],
@@ -527,12 +551,12 @@ class Landing:
                 f" ORDER BY {'page.received_at NULLS FIRST,' if dedupe == 'latest' else ''}"
                 " record_id"
             ),
-            {"source": self.source, "keys": array_literal(keys)},
+            {"source": self._source, "keys": array_literal(keys)},
         ).all():
             known.setdefault(key, []).append(bytes(digest))
         return known
 
-    def _store_pages(
+    def _store(
         self,
         connection: Connection,
         batch_id: int,
@@ -555,8 +579,8 @@ class Landing:
             (
                 (
                     page_id,
-                    self.source,
-                    self.feed,
+                    self._source,
+                    self._feed,
                     batch_id,
                     page.requested_at,
                     page.received_at,
@@ -573,41 +597,13 @@ class Landing:
         )
         return page_ids
 
-    def _record_gap(self, connection: Connection, gap: Gap) -> None:
-        gap_id = connection.execute(
-            insert(gap_table)
-            .values(
-                source=self.source,
-                feed=self.feed,
-                range_after=gap.range_after,
-                range_before=gap.range_before,
-                reason=gap.reason,
-                subjects=list(gap.subjects),
-            )
-            .returning(gap_table.c.gap_id)
-        ).scalar_one()
-        open_gap_finding(connection, self.source, self.feed, gap_id, gap)
-
-
-class _Within(Landing):
-    """A landing of pages that belong together, within a transaction of its caller's."""
-
-    def __init__(self, source: str, feed: str) -> None:
-        self.source = source
-        self.feed = feed
-
-    def land(
-        self,
-        connection: Connection,
-        batch_id: int,
-        pages: Sequence[ArrivedPage],
-        dedupe: Dedupe,
-        broken: Mapping[str, ArrivedPage],
-    ) -> None:
-        self._land(connection, batch_id, pages, dedupe)
-        for reason, page in broken.items():
-            self._store_pages(connection, batch_id, [page], reason)
-            _count(connection, batch_id, {"pages_received": 1, "pages_stored": 1})
+    def keep_undecodable(
+        self, connection: Connection, batch_id: int, page: ArrivedPage, reason: str
+    ) -> int:
+        """Store the bytes of a page that cannot be decoded; returns the page's id."""
+        (page_id,) = self._store(connection, batch_id, [page], reason)
+        _count(connection, batch_id, {"pages_received": 1, "pages_stored": 1})
+        return page_id
 
 
 def land_whole(
@@ -626,7 +622,10 @@ def land_whole(
     Returns the batch, which takes no more rows.
     """
     batch_id = open_batch(connection, source, feed, kind, run_id)
-    _Within(source, feed).land(connection, batch_id, pages, dedupe, broken or {})
+    landed = _Pages(source, feed)
+    landed.land(connection, batch_id, pages, dedupe)
+    for reason, page in (broken or {}).items():
+        landed.keep_undecodable(connection, batch_id, page, reason)
     _close(connection, batch_id, has_reached_end=not broken)
     return _read_batch(connection, batch_id)
 

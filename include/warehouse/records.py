@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from struct import Struct
 from typing import Any, NamedTuple
@@ -36,6 +36,13 @@ WHERE origin.replay_batch_id = :batch_id
 ORDER BY record.record_id
 """
 
+PAGES_BYTES_LIMIT = 32 * 2**20
+"""Most bytes of pages that are held at once: what is asked for again and again leaves pages of
+which next to nothing is a record.
+"""
+
+# Told by the server without reading the bodies.
+_SIZES = "SELECT page_id, octet_length(body) AS size FROM raw.page WHERE page_id = ANY (:page_ids)"
 _PAGES = "SELECT page_id, received_at, body FROM raw.page WHERE page_id IN ({page_ids})"
 # Three values, each behind its length; the body follows.
 _PAGE_HEAD = Struct("!h iq iq i")
@@ -67,19 +74,46 @@ def read_records(
         execution_options={"yield_per": chunk},
     )
     for rows in slices.partitions(chunk):
-        pages = _pages(connection, {page_id for _, page_id, _, _ in rows})
-        yield [
-            StoredRecord(
-                record_id,
-                None if body is None else bytes(body[start : start + length]),
-                received_at,
-            )
-            for record_id, page_id, start, length in rows
-            for body, received_at in (pages.get(page_id, _NO_PAGE),)
-        ]
+        for part in _parts(connection, rows):
+            yield _cut(connection, part)
 
 
 _NO_PAGE = (None, None)
+
+
+def _parts(connection: Connection, rows: Sequence[Row[Any]]) -> Iterator[list[Row[Any]]]:
+    """The rows in parts whose pages hold no more than so many bytes together, or are but one."""
+    page_ids = {row.page_id for row in rows}
+    sized = connection.execute(text(_SIZES), {"page_ids": [*page_ids]})
+    sizes = {row.page_id: row.size for row in sized}
+    part: list[Row[Any]] = []
+    known: set[int] = set()
+    size = 0
+    for row in rows:
+        if row.page_id not in known:
+            own = sizes.get(row.page_id, 0)
+            if part and size + own > PAGES_BYTES_LIMIT:
+                yield part
+                part, known, size = [], set(), 0
+            known.add(row.page_id)
+            size += own
+        part.append(row)
+    if part:
+        yield part
+
+
+def _cut(connection: Connection, rows: Sequence[Row[Any]]) -> list[StoredRecord]:
+    """The records' texts, cut out of their pages, of which nothing is kept."""
+    pages = _pages(connection, {row.page_id for row in rows})
+    return [
+        StoredRecord(
+            row.record_id,
+            None if body is None else bytes(body[row.byte_start :][: row.byte_length]),
+            received_at,
+        )
+        for row in rows
+        for body, received_at in (pages.get(row.page_id, _NO_PAGE),)
+    ]
 
 
 def _pages(

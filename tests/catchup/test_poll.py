@@ -35,6 +35,7 @@ from include.quality.gates import check_raw, check_settlements
 from include.quality.normalizing import normalize
 from include.sandbox.client import Sandbox
 from include.settings import Settings
+from include.warehouse import records
 from include.warehouse.database import transaction
 from include.warehouse.decisions import DecisionRefused, resolve
 from include.warehouse.landing import ArrivedPage, Landing
@@ -158,6 +159,24 @@ def test_every_bet_comes_to_stand_as_the_ledger_says(desk: Desk) -> None:
         "SELECT count(*) FROM core.settlement WHERE source = 'tote' AND is_correction"
     )
     assert twice > 0
+
+
+def test_no_more_pages_are_held_at_once_than_fit(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages of bets that were told before hold hardly a record each."""
+    pages = [_page_at(NOW, _node(f"b{number}", "PENDING", "PENDING")) for number in range(5)]
+    landing = Landing(desk.warehouse.engine, "tote", "bets", "latest", "test")
+    landing.add(*pages)
+    batch = landing.close(has_reached_end=True)
+    monkeypatch.setattr(records, "PAGES_BYTES_LIMIT", 2 * len(pages[0].body))
+    with transaction(desk.warehouse.engine, "loader") as connection:
+        parts = [
+            [one.payload for one in part] for part in records.read_records(connection, batch, 4)
+        ]
+    assert [len(part) for part in parts] == [2, 2, 1]
+    told = [json.loads(payload or b"")["toteId"] for part in parts for payload in part]
+    assert told == [f"b{number}" for number in range(5)]
 
 
 def test_finance_reads_what_was_returned_and_what_is_open(desk: Desk) -> None:
@@ -404,6 +423,20 @@ def test_a_place_in_the_list_that_is_refused_is_forgotten(desk: Desk) -> None:
     assert len(desk.rows("SELECT FROM tote.bet")) == 60
 
 
+def test_a_place_in_the_list_that_keeps_failing_is_forgotten(desk: Desk) -> None:
+    """As one that has expired does, with an error like any other."""
+    desk.sandbox.fault("tote", "graphql_errors", after_calls=1, times=3)
+    for failures in (1, 2):
+        with pytest.raises(Retriable):
+            desk.land()
+        assert desk.position()["window"]["failures"] == failures
+    with pytest.raises(Retriable):
+        desk.land()
+    assert desk.position() == {}
+    assert desk.land().has_reached_end
+    assert len(desk.rows("SELECT FROM tote.bet")) == 60
+
+
 # --- asking -------------------------------------------------------------------------------------
 
 
@@ -464,6 +497,58 @@ def test_hinted_bets_go_first_then_those_that_have_waited_longest(desk: Desk) ->
     assert claims == [{"hinted early", "hinted late", "old"}, {"young"}, {"alone"}]
 
 
+def test_a_bet_to_be_asked_for_alone_is_not_kept_waiting_by_others(desk: Desk) -> None:
+    alone, other, *_ = desk.ids()
+    desk.enter(alone, other)
+    desk.rows("UPDATE tote.bet SET is_asked_alone = true WHERE tote_id = :alone", alone=alone)
+    assert not desk.land(NOTHING_LISTED.model_copy(update={"land_pages_limit": 1})).has_reached_end
+    assert desk.rows("SELECT tote_id FROM tote.bet WHERE answered_at IS NOT NULL") == [(alone,)]
+
+
+@pytest.mark.parametrize("code", ["BAD_USER_INPUT", "INTERNAL_SERVER_ERROR"])
+def test_a_bet_for_which_tote_fails_is_left_for_later_and_holds_up_no_others(
+    desk: Desk, code: str
+) -> None:
+    ids = desk.ids()
+    bad = [ids[0], *ids[-2:]]
+    failing = {"tote_ids": bad, "code": code, "message": "no such thing"}
+    desk.sandbox.fault("tote", "graphql_errors", times=None, **failing)
+    desk.enter(*ids)
+    before = desk.asked()["by_id"]
+    assert desk.land(NOTHING_LISTED).has_reached_end
+    assert desk.asked()["by_id"] - before <= 37
+    left = desk.rows(
+        "SELECT *, next_ask_at - now() AS wait FROM tote.bet WHERE answered_at IS NULL"
+    )
+    assert {row.tote_id for row in left} == {*bad}
+    for row in left:
+        assert timedelta(hours=5.9) < row.wait <= timedelta(hours=6)
+        assert "no such thing" in row.refusal
+    watch(desk.warehouse.engine, FEEDS, NOTHING_LISTED)
+    finding = desk.finding("bets_absent")
+    assert (finding.detail["bets"], finding.detail["refused"]) == (3, 3)
+    assert ids[0] in finding.summary
+    assert "no such thing" in finding.summary
+    desk.sandbox.forget_faults()
+    desk.make_due()
+    assert desk.land(NOTHING_LISTED).has_reached_end
+    assert desk.rows("SELECT FROM tote.bet WHERE is_asked_alone OR refusal IS NOT NULL") == []
+    watch(desk.warehouse.engine, FEEDS, NOTHING_LISTED)
+    assert desk.findings("bets_absent") == []
+    assert desk.wrong() == []
+
+
+def test_nobody_is_left_for_later_while_tote_fails_for_everything(desk: Desk) -> None:
+    desk.enter(*desk.ids()[:2])
+    desk.sandbox.fault("tote", "graphql_errors", times=None)
+    with pytest.raises(Retriable):
+        desk.land()
+    assert len(desk.rows("SELECT FROM tote.bet WHERE next_ask_at <= now()")) == 2
+    assert desk.rows("SELECT FROM tote.bet WHERE absent_since IS NOT NULL") == []
+    desk.sandbox.forget_faults()
+    assert desk.land().has_reached_end
+
+
 def test_what_a_killed_run_had_claimed_comes_due_again(desk: Desk) -> None:
     desk.enter("claimed")
     claim = register.claim(desk.warehouse.engine, 250, Settings())
@@ -501,6 +586,20 @@ def test_of_two_answers_to_overlapping_questions_neither_is_taken_for_the_newer(
         register.note(connection, told, [], first.claimed_at, SETTINGS)
     [[answered_at, is_due]] = desk.rows("SELECT answered_at, next_ask_at <= now() FROM tote.bet")
     assert (answered_at, is_due) == (None, True)
+
+
+def test_a_bet_that_another_answer_has_ended_is_asked_for_once_more_if_they_overlap(
+    desk: Desk,
+) -> None:
+    desk.enter("bet")
+    first = register.claim(desk.warehouse.engine, 1, SETTINGS)
+    desk.make_due()
+    register.claim(desk.warehouse.engine, 1, SETTINGS)
+    desk.rows("UPDATE tote.bet SET state = 'done', next_ask_at = NULL")
+    with transaction(desk.warehouse.engine, "loader") as connection:
+        told = [register.Told("bet", None, b"digest")]
+        register.note(connection, told, [], first.claimed_at, SETTINGS)
+    assert desk.rows("SELECT state, next_ask_at <= now() FROM tote.bet") == [("final", True)]
 
 
 def test_bets_that_tote_does_not_know_are_told_until_it_does_or_they_are_given_up(
@@ -586,9 +685,10 @@ def test_an_answer_that_failed_advances_nothing_and_is_asked_for_again(
     told = "SELECT tote_id, answered_at, changed_at, state FROM tote.bet ORDER BY 1"
     before = desk.rows(told)
     # The list is asked for first, and has nothing new.
-    desk.sandbox.fault("tote", fault, after_calls=1, **parameters)
+    desk.sandbox.fault("tote", fault, after_calls=1, times=None, **parameters)
     with pytest.raises(Retriable):
         desk.land()
+    desk.sandbox.forget_faults()
     assert desk.rows(told) == before
     [[due, asked]] = desk.rows(
         "SELECT count(*) FILTER (WHERE next_ask_at <= now()), count(asked_at) FROM tote.bet"
@@ -663,6 +763,16 @@ def test_a_page_of_the_list_that_cannot_be_read_is_skipped_with_its_window(desk:
     assert desk.position() == {"listed_until": finding.detail["until"]}
     [gap] = desk.rows("SELECT * FROM ops.gap")
     assert (gap.range_after, gap.range_before) == (finding.detail["since"], finding.detail["until"])
+    assert desk.land().has_reached_end
+    position = desk.position()
+    # A gap that is listed again in vain stays one, and the list goes on.
+    desk.decide(desk.finding("gap").finding_id, "try_again")
+    desk.sandbox.fault("tote", "null_nodes")
+    with pytest.raises(PageStopped):
+        desk.land()
+    desk.decide(desk.finding("undecodable_answer").finding_id, "skip_page")
+    assert desk.position() == position
+    assert [row.state for row in desk.rows("SELECT state FROM ops.gap")] == ["open"]
     assert desk.land().has_reached_end
     assert desk.wrong() == []
 

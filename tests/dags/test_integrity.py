@@ -31,7 +31,7 @@ EVERY_DAG = [
 
 # What may take longer than an hour, and is tried other than three times again.
 LONG_TASKS = {"send", "import_files", "land", "settle", "retry_failed", "fetch_payouts"}
-RETRIES = {"listen": 0, "resolve": 0, "send": 12}
+RETRIES = {"listen": 0, "resolve": 0, "send": 12, "take_events": 0}
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +132,7 @@ def test_markets_are_settled_retried_listed_checked_published_and_credited(
 ) -> None:
     dag = dags["settle_markets"]
     steps = [
+        "take_events",
         "plan",
         "settle",
         "wait_for_status",
@@ -140,15 +141,18 @@ def test_markets_are_settled_retried_listed_checked_published_and_credited(
         "check",
         "publish",
         "credit",
+        "report_failures",
     ]
     assert [task["task_id"] for task in dag["tasks"]] == steps
     # Every step of a shard takes the shard from `plan`.
     following = {task["task_id"]: set(task["downstream"]) for task in dag["tasks"]}
     assert all(after in following[before] for before, after in pairwise(steps))
+    # A run ends as its last task does: none may fail unseen by it.
+    assert all("report_failures" in following[step] for step in steps[:-1])
     assert dag["schedule"] == "*/5 * * * *"
     assert dag["max_active_runs"] == 1
     assert dag["params"] == ["confirmation", "currency", "market_ids", "reason"]
-    assert dag["tasks"][-2]["outlets"] == ["settlements"]
+    assert dag["tasks"][-3]["outlets"] == ["settlements"]
 
 
 def test_the_page_of_markets_explains_every_finding_about_them(dags: dict[str, Any]) -> None:

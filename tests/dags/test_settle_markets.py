@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from include.markets import queue
 from include.sandbox.addresses import PREDICTION_KEY, PREDICTION_OPERATOR_ID
 from include.sandbox.client import Sandbox
 from tests.airflow_home import PROJECT
@@ -18,7 +19,7 @@ from tests.warehouses import Warehouse
 pytestmark = pytest.mark.usefixtures("airflow_database", "connections")
 
 SHARD_STEPS = ("settle", "wait_for_status", "retry_failed", "fetch_payouts")
-LAST_STEPS = ("check", "publish", "credit")
+LAST_STEPS = ("check", "publish", "credit", "report_failures")
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_a_market_that_fails_is_retried_and_paid_in_one_run(
     sandbox.configure("prediction", markets=1, positions=4, failing_share=1.0)
     run = dag.test()
     instances = run.get_task_instances()
-    assert Counter(str(one.state) for one in instances) == {"success": 8}
+    assert Counter(str(one.state) for one in instances) == {"success": 10}
     [market_id] = sandbox.prediction_market_ids()
     named = {one.task_id: one.rendered_map_index for one in instances}
     assert [named[step] for step in SHARD_STEPS] == [market_id] * len(SHARD_STEPS)
@@ -79,7 +80,38 @@ def test_a_market_that_fails_is_retried_and_paid_in_one_run(
     # With nothing to settle there is no shard, and the gates look all the same.
     again = {one.task_id: str(one.state) for one in dag.test().get_task_instances()}
     assert again == {
+        "take_events": "success",
         "plan": "success",
         **dict.fromkeys(SHARD_STEPS, "skipped"),
         **dict.fromkeys(LAST_STEPS, "success"),
     }
+
+
+def test_what_is_wrong_keeps_no_market_back_and_the_run_is_red(
+    dag: Any, warehouse: Warehouse, sandbox: Sandbox
+) -> None:
+    sandbox.configure(
+        "prediction", markets=2, positions=4, lies={"status.totalPayout": "5"}, odd_markets=[0]
+    )
+    sandbox.fault("prediction", "malformed_json", call="events")
+    market_ids = sandbox.prediction_market_ids()
+    word = {"currency": "USD", "confirmed_by": "ann", "reason": "It is over.", "run_id": "test"}
+    queue.confirm(warehouse.engine, market_ids, **word)
+    run = dag.test()
+    ended = {one.task_id: str(one.state) for one in run.get_task_instances()}
+    assert ended == {
+        "take_events": "failed",
+        "plan": "success",
+        **dict.fromkeys(SHARD_STEPS, "success"),
+        "check": "failed",
+        "publish": "success",
+        "credit": "success",
+        "report_failures": "upstream_failed",
+    }
+    assert run.state == "failed"
+    found = rows(warehouse, "SELECT market_id, state FROM prediction.market ORDER BY state")
+    assert {row.market_id: row.state for row in found} == dict(
+        zip(market_ids, ("held", "done"), strict=True)
+    )
+    credited = rows(warehouse, "SELECT DISTINCT market_id FROM prediction.credit")
+    assert [row.market_id for row in credited] == market_ids[1:]

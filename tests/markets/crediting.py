@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import partial
 from itertools import count
 from typing import Any
 
-from sqlalchemy import insert, text
+from sqlalchemy import Engine, insert, text
 from sqlalchemy.exc import DBAPIError
 
 from include.markets.crediting import Credited, credit
@@ -23,6 +24,7 @@ from include.warehouse.decisions.payouts import held_by
 from include.warehouse.publishing import publish
 from include.warehouse.tables import staging_settlement
 from tests.checker import credit_violations
+from tests.markets.deciding import decide_after_a_kill
 from tests.payouts.entering import rows
 from tests.payouts.resending import SETTINGS as SENDING
 from tests.payouts.resending import partner_at
@@ -155,12 +157,18 @@ class Crediting:
         code = {"code": "RS_ERROR_USER_DISABLED", "transactions": ids}
         self.sandbox.configure("wallet", codes=[code] if ids else [])
 
-    def acknowledge(self, *settlement_ids: str, reference: str = "transfer 4711") -> int:
-        """The operator's clerk, in a session of his own, has paid these; how many are new."""
+    def acknowledge(
+        self, *settlement_ids: str, reference: str = "transfer 4711", patience: str = "0"
+    ) -> int:
+        """The operator's clerk, in a session of his own, has paid these; how many are new.
+
+        He waits for others no longer than his patience; 0: as long as it takes.
+        """
         numbers = [self.credits()[each].credit_id for each in settlement_ids]
         engine = open_engine(self.warehouse.credits_url)
         try:
             with engine.begin() as connection:
+                connection.execute(text(f"SET LOCAL lock_timeout = '{patience}'"))
                 return int(
                     connection.execute(
                         text("SELECT prediction.acknowledge(:ids, :reference)"),
@@ -195,9 +203,10 @@ class Crediting:
                 {"kind": kind},
             ).all()
             held = held_by(connection, found)
-        return [
-            resolve(
-                self.warehouse.engine,
+
+        def resolve_one(finding_id: int, engine: Engine) -> Resolution:
+            return resolve(
+                engine,
                 finding_id,
                 decision,
                 decided_by="anna",
@@ -207,6 +216,9 @@ class Crediting:
                 run_id=None,
                 second_person_above=Decimal("Infinity"),
             )
+
+        return [
+            decide_after_a_kill(self.warehouse, partial(resolve_one, finding_id))
             for finding_id in found
         ]
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Engine, text
@@ -19,6 +20,7 @@ from include.sandbox.client import Sandbox
 from include.settings import Settings
 from include.warehouse.decisions import Resolution, resolve
 from tests.killing import Task
+from tests.markets.deciding import decide_after_a_kill
 from tests.warehouses import Warehouse
 
 SETTINGS = Settings(
@@ -137,16 +139,7 @@ class MarketPlay:
     def decide(self, kind: str, decision: str) -> list[Resolution]:
         """Decide about every open finding of a kind."""
         return [
-            resolve(
-                self.warehouse.engine,
-                finding.finding_id,
-                decision,
-                decided_by="ann",
-                reason="The engine's people were asked.",
-                reference=None,
-                parameters={},
-                run_id=None,
-            )
+            decide_after_a_kill(self.warehouse, partial(_resolve, finding.finding_id, decision))
             for finding in self.findings(kind)
         ]
 
@@ -253,3 +246,16 @@ _LEAKED = """
 SELECT batch_id FROM prediction.market JOIN core.settlement USING (batch_id)
 WHERE state IN ('held', 'fetched')
 """
+
+
+def _resolve(finding_id: int, decision: str, engine: Engine) -> Resolution:
+    return resolve(
+        engine,
+        finding_id,
+        decision,
+        decided_by="ann",
+        reason="The engine's people were asked.",
+        reference=None,
+        parameters={},
+        run_id=None,
+    )

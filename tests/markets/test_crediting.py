@@ -15,7 +15,7 @@ from include.markets.crediting import Credited, OutboxTaken
 from include.payouts.outbox import freeze_new
 from include.sandbox.client import Sandbox
 from include.settings import Settings
-from include.warehouse.database import open_engine
+from include.warehouse.database import lock_source, open_engine, transaction
 from include.warehouse.decisions import DecisionRefused
 from include.warehouse.tables import transaction as transaction_table
 from tests.local.waiting import wait_for
@@ -144,10 +144,14 @@ def test_what_is_contested_waits_until_it_is_decided(crediting: Crediting) -> No
         crediting.row("s1", "2", provider_order="same"),
     )
     assert crediting.credit() == Credited()
+    published = "SELECT published_positions, published_payout FROM finance.market"
+    assert rows(crediting.warehouse, published) == [(0, None)]
+    assert rows(crediting.warehouse, "SELECT FROM finance.market_payout") == []
     [version] = rows(crediting.warehouse, "SELECT record_id FROM core.settlement WHERE payout = 1")
     crediting.choose("settlement_contested", version.record_id)
     assert crediting.credit() == Credited(entered=1)
     assert crediting.credits()["s1"].amount == 1
+    assert rows(crediting.warehouse, published) == [(1, 1)]
 
 
 def test_two_runs_at_once_credit_as_one(crediting: Crediting) -> None:
@@ -302,6 +306,16 @@ def test_owed_is_what_the_operator_pays_and_acknowledges_once_for_ever(
     assert crediting.wrong() == []
 
 
+def test_an_acknowledgement_waits_for_whoever_credits(crediting: Crediting) -> None:
+    crediting.map(False)
+    crediting.tell("s1")
+    crediting.credit()
+    with transaction(crediting.warehouse.engine, "crediter") as connection:
+        lock_source(connection, "prediction")
+        assert "lock timeout" in refusal(crediting, "s1", patience="200ms")
+    assert crediting.acknowledge("s1") == 1
+
+
 def test_an_acknowledgement_is_of_all_or_of_none(crediting: Crediting) -> None:
     crediting.map(False)
     crediting.tell("owed")
@@ -426,6 +440,24 @@ def test_what_changes_after_it_was_sent_or_paid_is_an_adjustment(
     assert crediting.findings() == ["credit_adjusted"]
     held = crediting.payouts()["s1"].hold_reason if way == "sent" else None
     assert held is None
+    assert crediting.wrong() == []
+
+
+def test_what_changes_after_the_wallet_refused_it_is_not_asked_for_twice(
+    crediting: Crediting,
+) -> None:
+    crediting.tell("s1", "10")
+    crediting.credit()
+    crediting.refuse("s1")
+    crediting.send()
+    crediting.tell("s1", "12")
+    assert crediting.credit() == Credited(adjusted=1)
+    # The finding asks for the 2 that are more.
+    assert crediting.findings() == ["credit_adjusted", "credits_refused"]
+    owed = crediting.owed()["s1"]
+    assert (owed.amount, owed.adjusted_amount) == (10, 2)
+    assert crediting.acknowledge("s1") == 1
+    assert crediting.owed() == {}
     assert crediting.wrong() == []
 
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import httpx
 import pytest
 from sqlalchemy import text
 
 from include.markets import queue
+from include.markets.evidence import keep_answer
 from include.markets.publishing import MarketsHeld
+from include.markets.troubles import each_market
+from include.markets.watching import watch_markets
 from include.providers.errors import Fatal
-from include.warehouse.database import transaction
+from include.providers.http import Answer
+from include.warehouse.database import lock_source, transaction
 from include.warehouse.decisions import DecisionRefused
 from include.warehouse.markets import due, move
 from tests.markets.playing import POSITIONS, SETTINGS, MarketPlay
@@ -221,6 +228,29 @@ def test_what_has_failed_is_retried_again_when_a_person_says_so(play: MarketPlay
     assert play.findings() == []
 
 
+def test_retries_that_change_nothing_end_with_a_question_and_go_on_by_its_answer(
+    play: MarketPlay,
+) -> None:
+    play.engine_changes(failing_share=0.5, failing_attempts=None, positions=20)
+    play.sandbox.fault("prediction", "status", call="retry", status=400, times=None)
+    for _ in range(4):
+        play.run()
+    assert play.results("retry") == ["rejected"] * 3
+    assert play.market().state == "failed"
+    [finding] = play.findings("market_failed")
+    assert play.market().finding_id == finding.finding_id
+    # Nothing has changed a day later, and it was asked already.
+    play.let_time_pass(86_400)
+    play.run()
+    assert play.findings() == [finding]
+    play.sandbox.forget_faults()
+    play.engine_changes(failing_share=0.0)
+    play.decide("market_failed", "try_again")
+    play.run()
+    assert play.market().state == "done"
+    assert play.payouts() == play.owed()
+
+
 def test_a_retry_without_an_answer_is_waited_for_and_the_status_tells(play: MarketPlay) -> None:
     play.engine_changes(failing_share=1.0, failing_attempts=1)
     play.sandbox.fault("prediction", "reset_before_answer", call="retry", executed=True)
@@ -281,6 +311,22 @@ def test_a_market_that_a_person_releases_is_published_as_it_is_listed(play: Mark
     assert play.market().state == "done"
 
 
+def test_a_market_that_is_held_when_it_is_looked_at_again_can_be_released_too(
+    play: MarketPlay,
+) -> None:
+    play.run()
+    play.engine_changes(lies={"status.totalPayout": "5"})
+    play.let_time_pass(86_400)
+    play.run()
+    # Its list has nothing new: what is wrong is what the status says of it.
+    assert play.market().state == "held"
+    play.decide("market_held", "release_market")
+    play.run()
+    assert play.market().state == "done"
+    assert play.payouts() == play.owed()
+    assert play.findings() == []
+
+
 def test_a_gate_that_holds_a_market_is_red_once(play: MarketPlay) -> None:
     play.engine_changes(lies={"status.totalPayout": "5"})
     for step in ("plan", "settle", "wait_for_status", "retry_failed", "fetch_payouts"):
@@ -336,6 +382,8 @@ def test_a_list_that_cannot_be_decoded_is_kept_and_held_until_it_can(play: Marke
     assert play.market().state == "held"
     assert "cannot be decoded" in play.findings("market_held")[0].summary
     assert len(play.rows("SELECT FROM raw.page WHERE undecodable_reason IS NOT NULL")) == 1
+    with pytest.raises(DecisionRefused, match="a page of its list cannot be decoded"):
+        play.decide("market_held", "release_market")
     play.decide("market_held", "try_again")
     play.run()
     assert play.market().state == "done"
@@ -371,13 +419,12 @@ def test_a_market_that_cannot_be_read_keeps_no_other_back_and_is_stuck_in_the_en
     play.engine_changes(markets=2)
     play.step("plan")
     play.step("settle")
-    play.sandbox.fault("prediction", "status", call="status", status=500)
+    play.sandbox.fault("prediction", "html_page", call="status")
     play.step("wait_for_status")
     assert sorted(play.states().values()) == ["fetching", "waiting"]
     [troubled] = play.rows("SELECT * FROM prediction.market WHERE trouble IS NOT NULL")
-    assert "500" in troubled.trouble
     play.let_time_pass(play.settings.prediction_stuck_seconds)
-    play.sandbox.fault("prediction", "status", call="status", status=500)
+    play.sandbox.fault("prediction", "html_page", call="status")
     play.step("wait_for_status")
     assert play.market(troubled.market_id).state == "stuck"
     assert "cannot be read" in play.findings("market_stuck")[0].summary
@@ -398,6 +445,66 @@ def test_an_engine_that_is_silent_is_not_asked_about_every_market(play: MarketPl
     play.run()
     play.run()
     assert set(play.states().values()) == {"done"}
+
+
+@pytest.mark.parametrize("status", [500, 401])
+def test_an_engine_that_is_away_for_long_is_one_question_and_no_market_is_stuck(
+    play: MarketPlay, status: int
+) -> None:
+    engine, settings = play.warehouse.engine, play.settings
+    play.engine_changes(clock_stopped_at="2026-11-21T12:00:00Z", settling_seconds=100)
+    play.run()
+    play.sandbox.fault("prediction", "status", call="status", status=status, times=None)
+    for _ in range(3):
+        with suppress(Fatal):
+            play.step("wait_for_status")
+        play.let_time_pass(settings.prediction_stuck_seconds)
+    assert play.market().state == "waiting"
+    assert len(watch_markets(engine, settings).opened) == 1
+    play.sandbox.forget_faults()
+    play.run()
+    # What the engine did while nobody could look is not known: it has its hour from now on.
+    assert play.market().state == "waiting"
+    assert len(watch_markets(engine, settings).closed) == 1
+    play.engine_changes(clock_offset_seconds=100)
+    play.run()
+    assert play.market().state == "done"
+
+
+def test_what_goes_wrong_with_one_market_is_told_after_the_others_have_gone_on(
+    play: MarketPlay,
+) -> None:
+    play.engine_changes(markets=3)
+    play.step("plan")
+    looked_at = []
+
+    def look(market: Any) -> bool:
+        looked_at.append(market.market_id)
+        if len(looked_at) < 3:
+            raise LookupError(market.market_id)
+        return True
+
+    with pytest.raises(LookupError) as raised:
+        each_market(play.warehouse.engine, play.settings, play.market_ids, ("resolved",), look)
+    assert sorted(looked_at) == sorted(play.market_ids)
+    assert raised.value.args == (looked_at[0],)
+
+
+def test_an_answer_that_arrived_before_the_last_one_but_landed_after_it_is_kept(
+    play: MarketPlay,
+) -> None:
+    now = datetime.now(UTC)
+
+    def keep(body: bytes, seconds: int) -> int | None:
+        at = now + timedelta(seconds=seconds)
+        answer = Answer(200, body, "application/json", "/status", at, at)
+        with transaction(play.warehouse.engine, "loader") as connection:
+            lock_source(connection, "prediction")
+            return keep_answer(connection, "status/m", "GET", answer, "test")
+
+    kept = [keep(b"{}", 2), keep(b"[]", 1), keep(b"{}", 3)]
+    assert kept == sorted({one for one in kept if one is not None})
+    assert keep(b"{}", 4) == kept[2]
 
 
 def test_a_list_that_a_person_gives_up_leaves_its_market_held(play: MarketPlay) -> None:

@@ -66,6 +66,6 @@ def test_a_task_stores_one_result_and_none_if_it_did_nothing() -> None:
 
     assert not tasks.land.multiple_outputs
     assert not tasks.resolve.multiple_outputs
-    assert tasks._told(Normalized(batches=0, normalized=0, quarantined=0)) is None
+    assert tasks.counted(Normalized(batches=0, normalized=0, quarantined=0)) is None
     done = {"batches": 1, "normalized": 0, "quarantined": 2}
-    assert tasks._told(Normalized(**done)) == done
+    assert tasks.counted(Normalized(**done)) == done

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from airflow.sdk.definitions.param import ParamsDict
 
-from include.markets.queue import MarketsRefused
+from include.markets.queue import MarketsRefused, take_events
 from include.orchestration.settling import form_fields, plan_shards, shards
 from include.providers import prediction
 from include.sandbox.addresses import PREDICTION_KEY
@@ -25,9 +25,8 @@ def plan(
     fields = ParamsDict(form_fields())
     fields.update(form)
     with prediction.open_client(sandbox.prediction_url, PREDICTION_KEY, SETTINGS) as client:
-        planned = plan_shards(
-            warehouse.engine, client, SETTINGS, fields.validate(), decided_by, "run"
-        )
+        take_events(warehouse.engine, client, SETTINGS, "run")
+    planned = plan_shards(warehouse.engine, fields.validate(), decided_by, "run")
     return [market_id for shard in planned for market_id in shard["market_ids"]]
 
 

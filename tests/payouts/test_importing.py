@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from include.payouts.importing import FileRefused, Imported, import_file
 from include.warehouse.lines import KEPT_BYTES, LINE_LIMIT_BYTES
@@ -493,7 +494,12 @@ def test_two_imports_at_once_share_the_work(warehouse: Warehouse, tmp_path: Path
     lines = path.read_text(encoding="utf-8").splitlines()
     random.Random(2).shuffle(lines)
     other.write_text("\n".join(lines), encoding="utf-8")
-    both = [start(warehouse, each, "--business-date", "2026-11-20") for each in (path, other)]
+    with warehouse.owner_engine.begin() as connection:
+        # Neither is done before the other has begun.
+        connection.execute(text("LOCK TABLE wallet.transaction IN SHARE MODE"))
+        both = [start(warehouse, each, "--business-date", "2026-11-20") for each in (path, other)]
+        waiting = "SELECT pid FROM pg_locks WHERE NOT granted"
+        wait_for("both wait", lambda: len(rows(warehouse, waiting)) >= 2, 60.0)
     ended = [finish(one) for one in both]
     assert [returned for returned, _, _ in ended] == [0, 0], ended
     new = [int(said.split("new")[1].split()[0]) for _, said, _ in ended]

@@ -213,7 +213,10 @@ def test_how_a_bet_stands_is_what_it_becomes(folder: Path) -> None:
     settlement, stands = normalize(record, CONTEXT), standing(record)
     assert stands is not None
     assert stands.status is settlement.status
-    assert stands.is_final == (settlement.status is not Status.OPEN)
+    assert stands.is_final == (
+        settlement.status is not Status.OPEN
+        and not (settlement.status is Status.CANCELLED and stands.settlement == "PENDING")
+    )
     assert stands.settlement not in ("SETTLED", "REFUNDED") or stands.total == settlement.payout
 
 
@@ -432,6 +435,17 @@ def test_what_was_cancelled_after_its_result_pays_nothing_until_it_is_refunded(
     after = normalized(bet(placement, resulting, "REFUNDED", returns(0, refund=200)))
     assert (after.status, after.outcome) == (Status.CANCELLED, Outcome.REFUNDED)
     assert (after.payout, after.refund) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("placement", "resulting"),
+    [("CANCELLED", "RESULTED"), ("CANCELLED", "PENDING"), ("ACCEPTED", "CANCELLED")],
+)
+def test_what_was_cancelled_is_final_once_it_is_refunded(placement: str, resulting: str) -> None:
+    for settlement, is_final in (("PENDING", False), ("REFUNDED", True)):
+        stands = standing(json.dumps(bet(placement, resulting, settlement, returns(0))).encode())
+        assert stands is not None
+        assert stands.is_final is is_final
 
 
 @pytest.mark.parametrize(

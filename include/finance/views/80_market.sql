@@ -31,6 +31,7 @@ LEFT JOIN LATERAL (
     WHERE settlement.source = 'prediction'
         AND settlement.market_id = market.market_id
         AND settlement.is_current
+        AND NOT settlement.is_contested
 ) AS published ON true;
 COMMENT ON VIEW finance.market IS
     'Every market of the prediction engine in the queue: how far it is settled, what the engine says it pays, and what of that is published. Once a market is done the two are equal.';
@@ -47,8 +48,8 @@ COMMENT ON COLUMN finance.market.failed_positions IS 'Of these, failed.';
 COMMENT ON COLUMN finance.market.positions_under_way IS 'Of these, pending or processing.';
 COMMENT ON COLUMN finance.market.told_payout IS 'What the engine says all positions pay.';
 COMMENT ON COLUMN finance.market.told_completed_payout IS 'What it says the completed ones pay.';
-COMMENT ON COLUMN finance.market.published_positions IS 'Positions of which a settlement is published.';
-COMMENT ON COLUMN finance.market.published_payout IS 'Sum of the published payouts of completed settlements; NULL: none.';
+COMMENT ON COLUMN finance.market.published_positions IS 'Positions of which a settlement is published that is not contested.';
+COMMENT ON COLUMN finance.market.published_payout IS 'Sum of the published payouts of completed settlements that are not contested; NULL: none.';
 COMMENT ON COLUMN finance.market.settle_attempts IS 'How often it was ordered to be settled.';
 COMMENT ON COLUMN finance.market.retry_attempts IS 'How often its failed positions were retried.';
 COMMENT ON COLUMN finance.market.trouble IS 'Why the engine could not be read about it last; NULL: it could.';

@@ -17,9 +17,11 @@ SELECT
     settlement.record_id,
     settlement.batch_id
 FROM core.settlement AS settlement
-WHERE settlement.source = 'prediction' AND settlement.is_current;
+WHERE settlement.source = 'prediction'
+    AND settlement.is_current
+    AND NOT settlement.is_contested;
 COMMENT ON VIEW finance.market_payout IS
-    'What each settlement of a market pays its player, as it stands now. A position that failed and was settled anew has more than one; the completed one counts.';
+    'What each settlement of a market pays its player, as it stands now. A position that failed and was settled anew has more than one; the completed one counts. Contested ones are left out (finance.settlement_current).';
 COMMENT ON COLUMN finance.market_payout.settlement_id IS 'The engine''s settlement.';
 COMMENT ON COLUMN finance.market_payout.market_id IS 'Its market.';
 COMMENT ON COLUMN finance.market_payout.position_id IS 'The position that it settles.';

@@ -28,7 +28,7 @@ FROM position
 JOIN finance.market AS market USING (market_id)
 WHERE NOT position.is_settled;
 COMMENT ON VIEW finance.market_unpaid IS
-    'Positions of settled markets that the engine has not completed: they failed, or are under way, and pay nothing until it does. Positions of a market that is held are in neither this view nor market_payout.';
+    'Positions of settled markets that the engine has not completed: they failed, or are under way, and pay nothing until it does. What is contested, and what a market lists that is held, is in neither this view nor market_payout.';
 COMMENT ON COLUMN finance.market_unpaid.market_id IS 'The market.';
 COMMENT ON COLUMN finance.market_unpaid.position_id IS 'The position.';
 COMMENT ON COLUMN finance.market_unpaid.player_reference IS 'Keyed hash of the player''s id.';

@@ -54,6 +54,9 @@ def _skip_window(connection: Connection, asked: Row[Any], answer: Answer) -> Cha
     position = {name: told for name, told in feed.position.items() if name != "window"}
     listed_until = position.get("listed_until")
     if listed_until is not None and _at(until) <= _at(listed_until):
+        if asked.kind == "undecodable_answer":
+            # What a gap lacks was listed again in vain: it stays one.
+            return move_cursor(connection, feed, position)
         raise DecisionRefused(
             f"Bets are listed up to {listed_until} already.", "Nothing is left to decide about it."
         )

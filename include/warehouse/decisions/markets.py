@@ -24,13 +24,13 @@ _NO_LONGER_HELD = {"held_at": None, "held_from": None, "held_reason": None}
 def _list_again(connection: Connection, asked: Row[Any], answer: Answer) -> Change:
     """What was listed is given up: whatever of it is listed again lands again."""
     market = _waiting(connection, asked, "held")
-    held = _held_batch(connection, market)
-    if held is not None:
+    batch = _batch(connection, market)
+    if batch is not None and batch.state == "held":
         batches.move(
             connection,
-            held.batch_id,
+            batch.batch_id,
             state="discarded",
-            discarded=held.landed,
+            discarded=batch.landed,
             **_NO_LONGER_HELD,
         )
     return _move(connection, market, "fetching", listing_sha256=None, differences=[])
@@ -38,14 +38,16 @@ def _list_again(connection: Connection, asked: Row[Any], answer: Answer) -> Chan
 
 def _release(connection: Connection, asked: Row[Any], answer: Answer) -> Change:
     market = _waiting(connection, asked, "held")
-    held = _held_batch(connection, market)
-    if market.currency is None or held is None:
-        lacking = "its currency is not known" if market.currency is None else "nothing was listed"
+    batch = _batch(connection, market)
+    lacking = _lacking(market, batch)
+    if batch is None or lacking is not None:
         raise DecisionRefused(
             f"Market {market.market_id} cannot be published as it is: {lacking}.",
             "Correct that, then decide try_again.",
         )
-    batches.move(connection, held.batch_id, state=held.held_from, **_NO_LONGER_HELD)
+    # A list that told nothing new has nothing that could be held.
+    if batch.state == "held":
+        batches.move(connection, batch.batch_id, state=batch.held_from, **_NO_LONGER_HELD)
     return _move(connection, market, "checked", next_look_at=None)
 
 
@@ -81,11 +83,19 @@ def _waiting(connection: Connection, asked: Row[Any], state: State) -> Row[Any]:
     return market
 
 
-def _held_batch(connection: Connection, market: Row[Any]) -> Row[Any] | None:
-    if market.batch_id is None:
-        return None
-    held = lock_batch(connection, market.batch_id)
-    return held if held.state == "held" else None
+def _batch(connection: Connection, market: Row[Any]) -> Row[Any] | None:
+    return None if market.batch_id is None else lock_batch(connection, market.batch_id)
+
+
+def _lacking(market: Row[Any], batch: Row[Any] | None) -> str | None:
+    """What is missing for the market's list to be published as it is; None: nothing."""
+    if market.currency is None:
+        return "its currency is not known"
+    if batch is None or batch.state not in ("held", "published"):
+        return "nothing was listed"
+    if not batch.has_reached_end:
+        return "a page of its list cannot be decoded, so that it is not known what it adds up to"
+    return None
 
 
 def _move(connection: Connection, market: Row[Any], state: State, **values: Any) -> Change:

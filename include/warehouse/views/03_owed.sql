@@ -6,7 +6,8 @@ SELECT
     owed.position_id,
     owed.player_id,
     owed.currency,
-    owed.amount + coalesce(adjusted.difference, 0) AS amount,
+    owed.amount,
+    coalesce(adjusted.difference, 0) AS adjusted_amount,
     owed.created_at,
     owed.refusal
 FROM (
@@ -35,6 +36,7 @@ COMMENT ON COLUMN prediction.owed.market_id IS 'Its market.';
 COMMENT ON COLUMN prediction.owed.position_id IS 'Its position: never credited twice either.';
 COMMENT ON COLUMN prediction.owed.player_id IS 'Who is to be paid, in clear.';
 COMMENT ON COLUMN prediction.owed.currency IS 'Currency of amount.';
-COMMENT ON COLUMN prediction.owed.amount IS 'What is to be paid, in major units: the credit with its adjustments.';
+COMMENT ON COLUMN prediction.owed.amount IS 'What is to be paid, in major units: the credit without its adjustments, which are paid or taken back by hand (finding credit_adjusted).';
+COMMENT ON COLUMN prediction.owed.adjusted_amount IS 'What its settlement says more (or, below 0, less) since the wallet was told. Not part of amount: the finding credit_adjusted asks for it.';
 COMMENT ON COLUMN prediction.owed.created_at IS 'Since when it is credited (UTC).';
 COMMENT ON COLUMN prediction.owed.refusal IS 'Why the wallet did not pay it; NULL if it was not told.';

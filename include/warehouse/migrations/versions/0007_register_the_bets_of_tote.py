@@ -114,7 +114,13 @@ def upgrade() -> None:
             sa.Boolean(),
             server_default=sa.text("false"),
             nullable=False,
-            comment="An answer that held it with others could not be decoded, so it is asked for by itself, once.",
+            comment="An answer that held it with others could not be decoded, or failed for it, so it is asked for by itself until it is answered.",
+        ),
+        sa.Column(
+            "refusal",
+            sa.Text(),
+            nullable=True,
+            comment="What tote said instead of an answer when it was asked for this bet alone, while it answered for others; absent_since is set as well. NULL: it answers.",
         ),
         sa.CheckConstraint(
             "(state = 'done') = (next_ask_at IS NULL)", name=op.f("bet_done_is_not_asked_check")

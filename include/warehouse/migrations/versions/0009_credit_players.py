@@ -94,6 +94,8 @@ BEGIN
             'of the payment.'
             USING ERRCODE = 'check_violation';
     END IF;
+    -- As whoever credits does: what is owed is not changed between being looked at and written.
+    PERFORM pg_advisory_xact_lock(hashtextextended('source/prediction', 0));
     PERFORM FROM wallet.transaction
     WHERE transaction_id IN (
         SELECT transaction_id FROM prediction.credit WHERE credit_id = ANY (credit_ids)
