@@ -247,11 +247,16 @@ def _compare_followed_bets(connection: Connection, ledger: Mapping[str, Any]) ->
 
 
 def _bets_as_told(connection: Connection) -> Iterator[tuple[str, ...]]:
-    """Every bet as its current version's own text tells it, in the ledger's fields and order."""
+    """Every bet as the text that was seen last tells it, in the ledger's fields and order.
+
+    That need not be the current version's: it may say the same in other words.
+    """
     for payload in connection.scalars(
         text(
-            "SELECT payload FROM core.settlement JOIN raw.record_payload USING (record_id)"
-            " WHERE settlement.source = 'tote' AND is_current ORDER BY source_key"
+            "SELECT payload FROM ("
+            " SELECT DISTINCT ON (source_key) source_key, record_id FROM core.settlement"
+            " WHERE source = 'tote' ORDER BY source_key, provider_order DESC, record_id DESC"
+            ") AS newest JOIN raw.record_payload USING (record_id) ORDER BY newest.source_key"
         )
     ):
         bet = json.loads(bytes(payload))
