@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from struct import Struct
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import Connection, Row, text
 
@@ -74,45 +74,48 @@ def read_records(
         execution_options={"yield_per": chunk},
     )
     for rows in slices.partitions(chunk):
-        for part in _parts(connection, rows):
+        for part in _parts(connection, cast("Sequence[_Place]", rows)):
             yield _cut(connection, part)
 
 
 _NO_PAGE = (None, None)
+# record_id, page_id, byte_start, byte_length
+_Place = tuple[int, int, int, int]
 
 
-def _parts(connection: Connection, rows: Sequence[Row[Any]]) -> Iterator[list[Row[Any]]]:
+def _parts(connection: Connection, rows: Sequence[_Place]) -> Iterator[list[_Place]]:
     """The rows in parts whose pages hold no more than so many bytes together, or are but one."""
-    page_ids = {row.page_id for row in rows}
+    page_ids = {page_id for _, page_id, _, _ in rows}
     sized = connection.execute(text(_SIZES), {"page_ids": [*page_ids]})
     sizes = {row.page_id: row.size for row in sized}
-    part: list[Row[Any]] = []
+    part: list[_Place] = []
     known: set[int] = set()
     size = 0
     for row in rows:
-        if row.page_id not in known:
-            own = sizes.get(row.page_id, 0)
+        _, page_id, _, _ = row
+        if page_id not in known:
+            own = sizes.get(page_id, 0)
             if part and size + own > PAGES_BYTES_LIMIT:
                 yield part
                 part, known, size = [], set(), 0
-            known.add(row.page_id)
+            known.add(page_id)
             size += own
         part.append(row)
     if part:
         yield part
 
 
-def _cut(connection: Connection, rows: Sequence[Row[Any]]) -> list[StoredRecord]:
+def _cut(connection: Connection, rows: Sequence[_Place]) -> list[StoredRecord]:
     """The records' texts, cut out of their pages, of which nothing is kept."""
-    pages = _pages(connection, {row.page_id for row in rows})
+    pages = _pages(connection, {page_id for _, page_id, _, _ in rows})
     return [
         StoredRecord(
-            row.record_id,
-            None if body is None else bytes(body[row.byte_start :][: row.byte_length]),
+            record_id,
+            None if body is None else bytes(body[byte_start : byte_start + byte_length]),
             received_at,
         )
-        for row in rows
-        for body, received_at in (pages.get(row.page_id, _NO_PAGE),)
+        for record_id, page_id, byte_start, byte_length in rows
+        for body, received_at in (pages.get(page_id, _NO_PAGE),)
     ]
 
 

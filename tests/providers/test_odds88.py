@@ -856,6 +856,30 @@ def test_a_bet_that_will_be_rejected_is_still_named() -> None:
         assert (entry.bet_id, entry.settlement_time is None) == ("b1", False)
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"payout": "18.5", "amount": []},
+        {"selections": {}},
+        {"selections": [None, {"event": [{"id": 1}], "price": {}}]},
+        {"payoutMultiplier": 10**30, "selections": [{"price": -0.0}]},
+        {"settlementTime": 7},
+        {"settlementTime": "2026-05-10T18:32:14.5+03:00"},
+        {"betId": "b" * 129},
+        {"betId": "b\0"},
+    ],
+)
+def test_what_a_bet_is_named_does_not_depend_on_how_its_other_fields_look(
+    odd: dict[str, Any],
+) -> None:
+    plain, deviating = (read_message(message_of(BET | odd | more)) for more in ({}, {"odd": 1}))
+    assert isinstance(plain.content, PageEntry)
+    assert isinstance(deviating.content, PageEntry)
+    assert (plain.unknown_fields, deviating.unknown_fields) == (set(), {"data.odd"})
+    assert plain.content.bet_id == deviating.content.bet_id
+    assert plain.content.settlement_time == deviating.content.settlement_time
+
+
 def test_unknown_fields_are_named_by_their_place() -> None:
     bet = with_value(("selections", 0, "betBuilderItems", 0, "market", "line"), 1)
     bet = {**bet, "bonus": {"id": 1}}
