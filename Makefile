@@ -27,15 +27,17 @@ check: .venv/installed ## format, lint, types
 	$(venv) -m ruff check .
 	$(venv) -m mypy
 
-bench: .venv/installed .venv-bench/installed ## measure beside other ways, ENTRIES=1000000; NESTED=200000; SCALE=10000000; PAYOUTS=1000000
+bench: .venv/installed .venv-bench/installed ## measure beside other ways, ENTRIES=1000000; NESTED=200000; SCALE=10000000; PAYOUTS=1000000; BETS=100000; MARKETS=1000
 	@exec $(venv) -m tests.bench $(if $(ENTRIES),--entries $(ENTRIES)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
-		$(if $(NESTED),--nested $(NESTED)) $(if $(SCALE),--scale $(SCALE)) $(if $(PAYOUTS),--payouts $(PAYOUTS))
+		$(if $(NESTED),--nested $(NESTED)) $(if $(SCALE),--scale $(SCALE)) $(if $(PAYOUTS),--payouts $(PAYOUTS)) \
+		$(if $(BETS),--bets $(BETS)) $(if $(MARKETS),--markets $(MARKETS))
 
 latency: .venv/installed ## measure from the provider to core, and an empty run beside empty tasks; TICKS=2
 	@exec $(venv) -m tests.latency $(if $(TICKS),--ticks $(TICKS))
 
-chaos: .venv/installed ## kill pipelines at random moments, check everything, fuzz, sign; KILLS=5000 SEED=1
-	@exec $(venv) -m tests.chaos $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
+chaos: .venv/installed ## kill pipelines at random moments, check everything, fuzz, sign; KILLS=5000 SEED=1; ONLY=resend
+	@exec $(venv) -m tests.chaos $(if $(ONLY),--only $(ONLY)) $(if $(KILLS),--kills $(KILLS)) \
+		$(if $(SEED),--seed $(SEED)) $(if $(WORKERS),--workers $(WORKERS))
 
 lock: .venv/installed ## resolve requirements.in, requirements-dev.in and requirements-bench.in again
 	$(venv) -m uv pip compile $(resolve) requirements.in -o requirements.txt

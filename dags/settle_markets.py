@@ -1,4 +1,4 @@
-"""Settle markets: take events, plan, settle, wait, retry, fetch payouts, check, publish, credit."""
+"""Settle markets: take events, plan, settle, wait, retry, fetch, check, publish, credit, send."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from include.orchestration.market_tasks import (
     publish,
     report_failures,
     retry_failed,
+    send_credits,
     settle,
     take_events,
     wait_for_status,
@@ -40,5 +41,6 @@ with DAG(
         >> check()
         >> publish()
         >> credit()
+        >> send_credits()
     )
     report_failures(dag)

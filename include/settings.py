@@ -350,6 +350,12 @@ class Settings(BaseSettings):
         le=3600,
         description="How long one session at tote's socket lasts, waiting and connecting included; longer than the schedule's 5 minutes it would hold up the next run.",
     )
+    tote_listen_by_hand_seconds: float = Field(
+        10.0,
+        gt=0,
+        le=3600,
+        description="The same in a run that was started by hand, for which somebody waits.",
+    )
     tote_listen_messages: int = Field(
         100_000, ge=1, description="Most messages that one session at tote's socket hears."
     )

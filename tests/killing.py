@@ -8,6 +8,7 @@ engine, and sends itself the signal: nothing depends on how quick the machine is
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -79,11 +80,13 @@ class Worker:
 
     `deed` is SIGKILL, or SIGSTOP: it is then frozen until `go_on`.  `session` are settings of
     Postgres for its connections.  Leaving the `with` block ends it, wherever it stands.
+
+    It connects anew, to a URL or as an engine does: what that has compiled is not compiled again.
     """
 
     def __init__(
         self,
-        url: str,
+        warehouse: str | Engine,
         tasks: Sequence[Task],
         moment: Moment | None = None,
         deed: signal.Signals = signal.SIGKILL,
@@ -92,7 +95,7 @@ class Worker:
         self._report = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `end`)
         self._process_id: int | None = os.fork()
         if self._process_id == 0:
-            _Inside(self._report.fileno(), moment, deed).run(url, tasks, session or {})
+            _Inside(self._report.fileno(), moment, deed).run(warehouse, tasks, session or {})
 
     def wait(self) -> Ending:
         """Wait until it has ended, or is frozen."""
@@ -118,6 +121,10 @@ class Worker:
     def error(self) -> str:
         """The traceback with which it failed; empty if it did not."""
         return "".join(line["error"] for line in self._lines() if "error" in line)
+
+    def error_name(self) -> str:
+        """The class of what it failed with; empty if it did not."""
+        return "".join(line["name"] for line in self._lines() if "error" in line)
 
     def end(self) -> None:
         """Kill it if it is still there."""
@@ -145,12 +152,14 @@ class Worker:
         return [json.loads(line) for line in written.splitlines()]
 
 
-def run_and_kill(url: str, tasks: Sequence[Task], moment: Moment | None) -> tuple[Ending, str]:
+def run_and_kill(
+    warehouse: str | Engine, tasks: Sequence[Task], moment: Moment | None
+) -> tuple[Ending, str]:
     """Run `tasks` in a worker that is killed at `moment`: how it ended, and its last point.
 
     Raises `WorkerFailed` if it failed by itself.
     """
-    with Worker(url, tasks, moment) as worker:
+    with Worker(warehouse, tasks, moment) as worker:
         ending = worker.wait()
         if ending == "failed":
             raise WorkerFailed(worker.error())
@@ -168,18 +177,24 @@ class _Inside:
         self._task = ""
         self._counts: dict[Kind, int] = {}
 
-    def run(self, url: str, tasks: Sequence[Task], session: Mapping[str, str]) -> None:
+    def run(
+        self, warehouse: str | Engine, tasks: Sequence[Task], session: Mapping[str, str]
+    ) -> None:
         code = _FAILED
+        # It ends before any garbage matters; to look for it copies the memory of the test.
+        gc.disable()
         try:
             self._close_what_is_inherited()
-            engine = open_engine(url)
+            engine = open_engine(warehouse) if isinstance(warehouse, str) else warehouse
+            # Its connections belong to the test, and are closed here already.
+            engine.dispose(close=False)
             self._arm(engine, session)
             for task in tasks:
                 self._task, self._counts = task.name, {"commit": 0, "statement": 0}
                 task.run(engine)
             code = _FINISHED
-        except BaseException:  # noqa: BLE001
-            self._tell({"error": traceback.format_exc()})
+        except BaseException as error:  # noqa: BLE001
+            self._tell({"error": traceback.format_exc(), "name": type(error).__name__})
         finally:
             os._exit(code)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from include.catchup.pipeline import land
+from include.catchup.acquiring import land
 from include.catchup.sources import Source
 from include.catchup.stream import Feed, Stream
 from include.providers.http import Client
@@ -215,7 +215,7 @@ class Play:
 
     def kill(self, moment: Moment | None, tasks: Sequence[Task] | None = None) -> str | None:
         """Run the tasks and kill them at `moment`: the point, or None if they never came to it."""
-        ending, point = run_and_kill(self.warehouse.pipelines_url, tasks or self.tasks, moment)
+        ending, point = run_and_kill(self.warehouse.engine, tasks or self.tasks, moment)
         if ending != "killed":
             return None
         self.let_leases_run_out()
@@ -242,9 +242,12 @@ class Play:
             connection.execute(text("UPDATE ops.lease SET expires_at = clock_timestamp()"))
             connection.execute(
                 text(
-                    "UPDATE tote.bet SET next_ask_at = now()"
+                    "UPDATE tote.bet SET next_ask_at = now() WHERE tote_id IN ("
+                    " SELECT tote_id FROM tote.bet"
                     " WHERE asked_at > coalesce(answered_at, '-infinity')"
                     " AND absent_since IS NULL"
+                    # Who is frozen holds what it was about to write.
+                    " FOR UPDATE SKIP LOCKED)"
                 )
             )
 

@@ -20,6 +20,7 @@ from tests.bench.bets import LEGS, MESSAGE_BYTES, BetFile, write_bets
 from tests.bench.comparing import GATES, MOVING, Results, compare, print_comparison
 from tests.bench.listening import listen, print_listening
 from tests.bench.log import ENTRY_BYTES, LogFile, write_log
+from tests.bench.markets import print_settled, settle
 from tests.bench.measuring import (
     FLAT,
     LAND_AGAIN,
@@ -30,6 +31,7 @@ from tests.bench.measuring import (
     Way,
     check_stored,
 )
+from tests.bench.polling import MORE_MEMORY_MB, poll, print_polling, shortcomings
 from tests.bench.scaling import QUESTIONS, Scale, ask, print_scale, scale, stretches
 from tests.bench.server import NotDurable, describe_server
 from tests.warehouses import Warehouse, empty_database
@@ -148,6 +150,37 @@ def test_live_messages_are_timed_until_their_rows_are_committed(
     console = quiet()
     print_listening(console, listening)
     assert re.search(r"20 live messages .* median \d+\.\d\d s", printed(console))
+
+
+def test_markets_are_settled_published_and_credited_in_two_sizes(
+    migrated_postgres: Postgres, tmp_path: Path
+) -> None:
+    """Each market is checked to be done, each settlement to be published, what pays credited."""
+    tenth, whole = settle(quiet(), migrated_postgres, tmp_path, 10, positions=5)
+    assert [(one.markets, one.settlements) for one in (tenth, whole)] == [(1, 5), (10, 50)]
+    console = quiet()
+    print_settled(console, [tenth, whole])
+    for stage in ("plan", "settle", "fetch_payouts", "check", "publish", "credit, owed"):
+        assert re.search(rf"{stage} +│ +\d+\.\d +│ +\d+\.\d ", printed(console)), stage
+    assert re.search(r"50 settlements: [\d,]+ a second; client memory \d+ MB", printed(console))
+
+
+def test_open_bets_are_asked_for_by_the_fewest_calls_and_whatever_else_is_told(
+    migrated_postgres: Postgres, tmp_path: Path
+) -> None:
+    """Each bet is checked to have been told, to have landed, and to be open still."""
+    fewer, polled = poll(migrated_postgres, tmp_path, 510)
+    assert [(one.bets, one.calls) for one in (fewer, polled)] == [(51, 1), (510, 3)]
+    assert list(shortcomings([fewer, polled])) == []
+    console = quiet()
+    print_polling(console, [fewer, polled])
+    assert re.search(r"510 +│ 3 +│ 3 +│ 1 +│ \d+\.\d", printed(console))
+
+    larger = replace(polled.measured, memory_mb=fewer.measured.memory_mb + MORE_MEMORY_MB + 1)
+    assert list(shortcomings([fewer, replace(polled, calls=4, measured=larger)])) == [
+        "510 bets took 4 calls instead of 3.",
+        "510 bets took 17 MB more memory than 51 did, and 16 are allowed.",
+    ]
 
 
 def test_the_bets_are_documented_ones_of_one_length_in_order(bets: Path) -> None:
@@ -277,6 +310,8 @@ def test_the_makefile_passes_on_what_it_names_with_the_defaults_it_tells() -> No
         "NESTED": "--nested",
         "SCALE": "--scale",
         "PAYOUTS": "--payouts",
+        "BETS": "--bets",
+        "MARKETS": "--markets",
     }
     for option in passed.values():
         assert getattr(make_parser().parse_args([option, "5"]), option[2:]) == 5
@@ -287,6 +322,8 @@ def test_the_makefile_passes_on_what_it_names_with_the_defaults_it_tells() -> No
         "NESTED": "200000",
         "SCALE": "10000000",
         "PAYOUTS": "1000000",
+        "BETS": "100000",
+        "MARKETS": "1000",
     }
 
 
@@ -294,4 +331,4 @@ def test_the_readme_names_no_other_way_to_measure() -> None:
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
     assert "`make bench" in readme
     named = set(re.findall(r"`make bench ([A-Z]+)=", readme))
-    assert named <= {"ENTRIES", "ROUNDS", "NESTED", "SCALE", "PAYOUTS"}
+    assert named <= {"ENTRIES", "ROUNDS", "NESTED", "SCALE", "PAYOUTS", "BETS", "MARKETS"}

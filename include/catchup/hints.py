@@ -84,17 +84,28 @@ class Heard:
     note: str
 
 
-def listen(engine: Engine, feed: HintFeed, settings: Settings, run_id: str | None) -> Heard:
+def listen(
+    engine: Engine,
+    feed: HintFeed,
+    settings: Settings,
+    run_id: str | None,
+    *,
+    is_by_hand: bool = False,
+) -> Heard:
     """Hear the socket for one session, connecting anew whenever the connection is lost.
 
-    Every message is landed as evidence, and its bet moved to the front, in one transaction; what
-    comes within `land_commit_seconds` is committed together.  Raises `Fatal` if tote refuses the
-    key or what it is asked for, and `Retriable` if no connection came about in the whole session;
-    what was heard before is kept.
+    Short, if the run was started by hand: somebody waits for it.  Every message is landed as
+    evidence, and its bet moved to the front, in one transaction; what comes within
+    `land_commit_seconds` is committed together.  Raises `Fatal` if tote refuses the key or what it
+    is asked for, and `Retriable` if no connection came about in the whole session; what was heard
+    before is kept.
     """
-    ends_at = time.monotonic() + settings.tote_listen_seconds
+    session_seconds = settings.tote_listen_seconds
+    if is_by_hand:
+        session_seconds = min(session_seconds, settings.tote_listen_by_hand_seconds)
+    ends_at = time.monotonic() + session_seconds
     seconds = settings.stream_lease_seconds
-    patience = min(seconds, settings.tote_listen_seconds)
+    patience = min(seconds, session_seconds)
     try:
         with hold_lease(engine, "loader", LEASE, run_id, seconds, patience=patience) as lease:
             landing = Landing(engine, PROVIDER, FEED, "latest", run_id, "evidence", lease=lease)

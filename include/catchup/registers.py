@@ -18,13 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine
 
 from include.catchup import register
 from include.catchup.files import FileRefused, opened, unpacked_limit
 from include.providers.tote import ID_CHARACTERS_LIMIT, PROVIDER
 from include.warehouse.database import transaction
-from include.warehouse.findings import Finding, open_finding
 from include.warehouse.lines import (
     LINE_LIMIT_BYTES,
     Line,
@@ -33,13 +32,13 @@ from include.warehouse.lines import (
     chunks,
     keep_rejected,
     split,
+    tell_rejected,
 )
 from include.warehouse.tables import rejected_tote_line
 
 _COLUMN = "toteId"
 _PACKED = ".gz"
 _SUFFIXES = (".txt", ".csv", ".ndjson", ".jsonl")
-_EXAMPLES = 10
 
 _Read = Callable[[Line], str]
 
@@ -210,28 +209,15 @@ def _checked(line: Line, read: _Read) -> str:
 
 def _report_rejected(engine: Engine, file_name: str, imported: RegisterImported) -> None:
     with transaction(engine, "loader") as connection:
-        examples = connection.execute(
-            select(rejected_tote_line.c.line_number, rejected_tote_line.c.reason)
-            .where(rejected_tote_line.c.file_name == file_name)
-            .order_by(rejected_tote_line.c.rejected_at.desc(), rejected_tote_line.c.line_number)
-            .limit(_EXAMPLES)
-        )
-        open_finding(
+        tell_rejected(
             connection,
-            Finding(
-                kind="lines_rejected",
-                source=PROVIDER,
-                subject=file_name,
-                summary=f"{imported.rejected} of {imported.read} lines of {file_name} name no bet "
-                "and were not entered.",
-                kept="They are in tote.rejected_line, each with its number and the reason; the "
-                "bets of all other lines are in the register. Correct the file and import it "
-                "again: what is there already stays as it is.",
-                detail={
-                    "count": imported.rejected,
-                    "examples": [dict(row._mapping) for row in examples],
-                },
-            ),
+            rejected_tote_line,
+            PROVIDER,
+            file_name,
+            imported.rejected,
+            summary=f"{imported.rejected} of {imported.read} lines of {file_name} name no bet and "
+            "were not entered.",
+            kept="the bets of all other lines are in the register.",
         )
 
 

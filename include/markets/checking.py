@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from enum import StrEnum
+from operator import attrgetter
 
 from include.providers.prediction import MarketStatus, RecordStatus, SettlementRecord, SettleTotals
 
@@ -19,7 +20,7 @@ from include.providers.prediction import MarketStatus, RecordStatus, SettlementR
 _EXACT = Context(prec=140, traps=[Inexact, InvalidOperation])
 _SHOWN = 3
 _FINAL = frozenset({RecordStatus.COMPLETED, RecordStatus.FAILED})
-_AMOUNTS = ("shares", "payout_per_share", "total_payout")
+_amounts = attrgetter("shares", "payout_per_share", "total_payout")
 
 
 class Check(StrEnum):
@@ -294,6 +295,8 @@ def _contested(listing: Listing) -> Iterator[Difference]:
     answered = [one for answer in listing.answers for one in answer.settlements]
     for one in (*listing.earlier, *answered, *listing.settlements):
         known = told.setdefault(one.id, one)
+        if known is one:
+            continue
         if contradiction := _contradiction(known, one):
             contested.setdefault(one.id, contradiction)
         elif one.updated_at > known.updated_at:
@@ -320,10 +323,6 @@ def _contradiction(known: SettlementRecord, one: SettlementRecord) -> str | None
         f"{_shown(one.id)} pays {one.total_payout:f} for {one.shares:f} shares, before "
         f"{known.total_payout:f} for {known.shares:f}"
     )
-
-
-def _amounts(one: SettlementRecord) -> tuple[Decimal, ...]:
-    return tuple(getattr(one, name) for name in _AMOUNTS)
 
 
 def _sum(settlements: Iterable[SettlementRecord]) -> Decimal:

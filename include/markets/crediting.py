@@ -1,9 +1,9 @@
 """Crediting: what a market's completed settlements pay is credited to their players, once.
 
 A credit is made once a settlement and once a position, for ever.  If the settings say how the
-wallet is told of it, it enters the outbox in the same transaction and is sent by the next resend;
-else it is owed, and the operator pays it with its own wallet.  What cannot be credited as it stands
-is held.  What a settlement says otherwise later changes a credit that nobody has been told of, and
+wallet is told of it, it enters the outbox in the same transaction and is sent in the same run; else
+it is owed, and the operator pays it with its own wallet.  What cannot be credited as it stands is
+held.  What a settlement says otherwise later changes a credit that nobody has been told of, and
 holds it; of any other it is an adjustment.
 
 Killed at any moment, or run twice at once, it credits nobody twice: what is left is the next run's.

@@ -39,6 +39,7 @@ from include.providers.prediction import (
     read_page,
     read_settle_answer,
     read_settlement,
+    settlements_answered,
 )
 from include.settings import Settings
 from include.warehouse import batches
@@ -283,17 +284,19 @@ def _answered(connection: Connection, market_id: str) -> list[Answered]:
         ),
         {"market_id": market_id},
     )
-    return [one for row in answers if (one := _read_answer(row.call, row.payload)) is not None]
+    return [
+        one for row in answers if (one := _read_answer(row.call, bytes(row.payload))) is not None
+    ]
 
 
 def _read_answer(call: str, body: bytes) -> Answered | None:
-    said = read_settle_answer(bytes(body))
+    said = read_settle_answer(body, with_entries=False)
     if said.totals is None:
         return None
     settlements: list[SettlementRecord] = []
-    for entry in said.entries:
+    for settlement in settlements_answered(body):
         try:
-            settlements.append(read_settlement(_cut(memoryview(bytes(body)), entry.record)))
+            settlements.append(read_settlement(settlement))
         except RecordRejected:
             # The list is what counts; it has the same settlement, and is read in full.
             continue

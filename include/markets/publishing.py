@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import msgspec
@@ -167,16 +168,16 @@ def _locked(connection: Connection, market_id: str, state: str) -> Row[Any] | No
 
 def _normalizer(engine: Engine) -> Normalize:
     """What makes a settlement of a record, in its market's currency."""
-    with transaction(engine, "loader") as connection:
-        known = connection.execute(
-            select(market_table.c.market_id, market_table.c.currency).where(
-                market_table.c.currency.is_not(None)
-            )
-        )
-        currencies = {row.market_id: row.currency for row in known}
+    currency_of = cache(partial(_currency, engine))
 
     def make(record: bytes, context: RecordContext) -> Settlement:
         told = prediction.normalize(record, context)
-        return msgspec.structs.replace(told, currency=currencies.get(told.market_id))
+        return msgspec.structs.replace(told, currency=currency_of(told.market_id))
 
     return make
+
+
+def _currency(engine: Engine, market_id: str | None) -> str | None:
+    this = select(market_table.c.currency).where(market_table.c.market_id == market_id)
+    with transaction(engine, "loader") as connection:
+        return connection.scalar(this)

@@ -293,7 +293,7 @@ def _send(client: Client, post: Post, market_id: str, ends_at: float) -> _Told:
     except ProviderError as error:
         retry_after = error.retry_after if isinstance(error, Retriable) else None
         return _Told(classify_error(error), None, SettleAnswer(), error.happened, retry_after)
-    said = read_settle_answer(answer.body)
+    said = read_settle_answer(answer.body, with_entries=False)
     told = [f"status {answer.status}", said.code, said.message, said.unusable_reason]
     detail = ", ".join(one for one in told if one)
     return _Told(classify_answer(answer, said), answer, said, detail, answer.retry_after)

@@ -7,14 +7,15 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Engine, Row, func
+from sqlalchemy import Connection, Engine, Row, func, select
 from sqlalchemy.exc import OperationalError
 
 from include.markets.stopping import stop
-from include.providers.errors import PageUndecodable, ProviderError, Retriable
+from include.providers.errors import Fatal, PageUndecodable, ProviderError, Retriable
 from include.settings import Settings
 from include.warehouse.database import lock_source, transaction
 from include.warehouse.markets import SOURCE, State, due, move
+from include.warehouse.tables import market as market_table
 
 _log = logging.getLogger(__name__)
 
@@ -23,6 +24,7 @@ _SILENT_MARKETS = 3
 # The key is wrong: that is so for every market.
 REFUSES_ALL = frozenset({401, 403})
 _LONGEST_WAIT = timedelta(minutes=15)
+_LATELY = timedelta(minutes=10)
 
 
 def each_market(
@@ -36,8 +38,8 @@ def each_market(
 
     `work` gives whether the engine answered.  What cannot be read is noted at its market, which is
     tried again later, and is stuck if that lasts.  An engine that does not answer at all is left
-    until the next run.  Raises `Fatal` if it refuses our key, and the first of what else went wrong
-    after all others were gone through.
+    until the next run.  Raises `Fatal` if it refuses our key, or its certificate is not to be
+    trusted, and the first of what else went wrong after all others were gone through.
     """
     with transaction(engine, "loader") as connection:
         found = due(connection, states, market_ids)
@@ -83,6 +85,7 @@ def note_trouble(
     """Note why a look at the market came to nothing; if that lasts, a person is asked about it.
 
     What is wrong with the engine, and not with this market, is left to pass: `watching` tells it.
+    An engine that answers about others while it does not about this one is wrong with this one.
     """
     told = error.reason if isinstance(error, PageUndecodable) else error.happened
     _log.warning("Market %s: %s", market.market_id, told)
@@ -97,10 +100,21 @@ def note_trouble(
             troubled_since=since or func.now(),
             next_look_at=func.clock_timestamp() + _wait(settings, lasts),
         )
-        is_its_own = not isinstance(error, Retriable) and not _refuses_all(error)
         is_long = lasts >= timedelta(seconds=settings.prediction_stuck_seconds)
-        if moved is not None and is_its_own and is_long:
+        if moved is None or not is_long or _refuses_all(error):
+            return
+        if not isinstance(error, Retriable):
             stop(connection, moved, "stuck", f"cannot be read: {told}")
+        elif _answers_about_others(connection, market):
+            stop(connection, moved, "stuck", f"is answered by no call, and others are: {told}")
+
+
+def _answers_about_others(connection: Connection, market: Row[Any]) -> bool:
+    """Whether the engine has told of another market since two runs ago."""
+    others = select(func.max(market_table.c.status_at) >= func.clock_timestamp() - _LATELY).where(
+        market_table.c.market_id != market.market_id
+    )
+    return bool(connection.scalar(others))
 
 
 def _wait(settings: Settings, lasts: timedelta) -> timedelta:
@@ -110,4 +124,4 @@ def _wait(settings: Settings, lasts: timedelta) -> timedelta:
 
 
 def _refuses_all(error: Exception) -> bool:
-    return isinstance(error, ProviderError) and error.status in REFUSES_ALL
+    return isinstance(error, Fatal) and error.fault is not None

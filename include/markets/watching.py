@@ -1,4 +1,6 @@
-"""Watching: markets that should have been gone on with, whether or not anything ran to do so."""
+"""Watching: markets, and their credits, that should have been gone on with, whether or not anything
+ran to do so.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from include.warehouse.findings import Finding, close_finding, open_finding
 from include.warehouse.markets import SOURCE
 from include.warehouse.tables import finding as finding_table
 
-KINDS = ("markets_unconfirmed", "markets_late", "events_closing")
+KINDS = ("markets_unconfirmed", "markets_late", "events_closing", "credits_late")
 
 _EXAMPLES = 10
 
@@ -39,6 +41,21 @@ FROM (
 WHERE now() - since > :patience
 """)
 
+# Held ones have a finding of their own, and those that were sent are the resend's.
+_UNSENT = text("""
+SELECT count(*) AS credits, min(since) AS since,
+    (array_agg(transaction_id ORDER BY since, transaction_id))[1:CAST(:examples AS integer)]
+        AS examples
+FROM (
+    -- `greatest` passes over what is NULL.
+    SELECT transaction_id, greatest(entered_at, released_at) AS since
+    FROM wallet.transaction
+    WHERE transaction_id LIKE 'prediction:%' AND origin_source = 'prediction'
+        AND disposition = 'open' AND hold_reason IS NULL AND NOT wallet.is_sent(transaction)
+) AS waiting
+WHERE now() - since > :patience
+""")
+
 _EVENTS_READ = text("""
 SELECT CAST(position ->> 'read_at' AS timestamptz) AS read_at,
     now() - CAST(position ->> 'read_at' AS timestamptz) AS behind
@@ -56,14 +73,17 @@ class Watched:
 
 
 def watch_markets(engine: Engine, settings: Settings) -> Watched:
-    """Open findings about markets that wait for too long, and about events that are not read;
-    close those whose cause has gone.
+    """Open findings about markets and credits that wait for too long, and about events that are not
+    read; close those whose cause has gone.
 
     One that a person has acknowledged comes back only for something that came after it.
     """
+    late = timedelta(seconds=settings.feed_late_seconds)
+    with transaction(engine, "crediter") as connection:
+        unsent = connection.execute(_UNSENT, {"patience": late, "examples": _EXAMPLES}).one()
     with transaction(engine, "loader") as connection:
         lock_source(connection, SOURCE)
-        found = {one.kind: one for one in _found(connection, settings)}
+        found = {one.kind: one for one in _found(connection, settings, unsent)}
         known = {
             row.kind: row.finding_id
             for row in connection.execute(
@@ -83,7 +103,7 @@ def watch_markets(engine: Engine, settings: Settings) -> Watched:
     return Watched(sorted(set(opened) - set(known.values())), sorted(closed))
 
 
-def _found(connection: Connection, settings: Settings) -> Iterator[Finding]:
+def _found(connection: Connection, settings: Settings, unsent: Row[Any]) -> Iterator[Finding]:
     patience = timedelta(days=settings.prediction_unconfirmed_days)
     if (waiting := _waiting(connection, "markets_unconfirmed", patience)).markets:
         yield _finding(
@@ -103,6 +123,19 @@ def _found(connection: Connection, settings: Settings) -> Iterator[Finding]:
             f"{waiting.since:%Y-%m-%d %H:%M} UTC. Look at the DAG settle_markets: is it paused, "
             "failing, or running for long? Does the engine answer (finance.market.trouble)?",
             "They stand as they did; the next run goes on with them.",
+        )
+    if unsent.credits:
+        yield Finding(
+            kind="credits_late",
+            source=SOURCE,
+            subject="outbox",
+            summary=f"{unsent.credits} credits of markets wait to be sent to the wallet, the first "
+            f"since {unsent.since:%Y-%m-%d %H:%M} UTC. Look at `send_credits` in the last run of "
+            "settle_markets: is the DAG paused, or the wallet away? Does a finding about refusals "
+            "wait for you?",
+            kept="They are in the outbox, and nothing is sent twice. The next run sends them, or "
+            "resend_settlements at 01:00 UTC; this finding closes itself when all are sent.",
+            detail=_detail(unsent.credits, unsent),
         )
     yield from _closing_events(connection, settings)
 
@@ -138,12 +171,16 @@ def _finding(kind: str, waiting: Row[Any], summary: str, kept: str) -> Finding:
         subject="queue",
         summary=summary,
         kept=f"{kept} This finding closes itself when none is left.",
-        detail={
-            "count": waiting.markets,
-            "since": waiting.since.isoformat(),
-            "examples": list(waiting.examples),
-        },
+        detail=_detail(waiting.markets, waiting),
     )
+
+
+def _detail(count: int, waiting: Row[Any]) -> dict[str, Any]:
+    return {
+        "count": count,
+        "since": waiting.since.isoformat(),
+        "examples": list(waiting.examples),
+    }
 
 
 def _is_acknowledged(connection: Connection, one: Finding) -> bool:

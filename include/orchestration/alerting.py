@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
-from airflow.sdk import Connection, Context, TaskInstanceState
+from airflow.sdk import Connection, Context, DagRunState, TaskInstanceState
 from airflow.sdk.configuration import conf
 from airflow.sdk.log import mask_secret
 from sqlalchemy import Engine, select
@@ -23,6 +23,7 @@ from include.orchestration.connections import (
     read_connection,
 )
 from include.orchestration.telling import told
+from include.providers.errors import Fatal
 from include.warehouse.alerts import Alert, deliver_alerts, raise_alert
 from include.warehouse.database import transaction
 from include.warehouse.tables import alert as alert_table
@@ -45,9 +46,11 @@ class AlertsUndelivered(Exception):
 def alert_failure(context: Context) -> None:
     """Tell the people on call that a task failed for good; the callback of every task.
 
-    A failure that lasts is told once a day, and again when the task has succeeded in between.  The
-    alert goes through the outbox, which keeps it if it cannot be delivered and sends it once
-    however often the callback fires.  Only if the warehouse is away is it sent straight.
+    A failure that lasts is told once a day, and again when the task has succeeded in between.  If
+    what the Airflow connection says is wrong, every task that needs it fails: that is told once for
+    all of them, and again when a run has succeeded in between.  The alert goes through the outbox,
+    which keeps it if it cannot be delivered and sends it once however often the callback fires.
+    Only if the warehouse is away is it sent straight.
     """
     send_alert(_describe(context))
 
@@ -114,7 +117,7 @@ def page_of(key: str) -> str:
     match key.split("/"):
         case ["task", dag_id, task_id, *_]:
             return f"{_base_url()}/dags/{dag_id}/tasks/{task_id}"
-        case ["late", dag_id, *_]:
+        case ["late" | "connection", dag_id, *_]:
             return f"{_base_url()}/dags/{dag_id}"
         case _:
             return f"{_base_url()}/plugin/findings"
@@ -138,8 +141,7 @@ def _describe(context: Context) -> Alert:
         else "Its process died or lost contact with Airflow."
     )
     return Alert(
-        key=f"task/{instance.dag_id}/{instance.task_id}/{_map_index(instance)}/{_cause(error)}/"
-        f"{_episode(context)}",
+        key=_key(context, error),
         title=f"{instance.dag_id}: {instance.task_id} failed",
         body=f"What happened: {happened}\n"
         "What was kept: everything that was committed before; any later run goes on from it.\n"
@@ -160,6 +162,19 @@ def _map_index(instance: Any) -> int:
     return -1 if instance.map_index is None else int(instance.map_index)
 
 
+def _key(context: Context, error: BaseException | str | None) -> str:
+    instance = context["ti"]
+    match error:
+        case ConnectionIncomplete():
+            wrong = f"{error.connection_id}/incomplete"
+        case Fatal(fault=str()):
+            wrong = f"{error.provider}/{error.fault}"
+        case _:
+            task = f"{instance.dag_id}/{instance.task_id}/{_map_index(instance)}"
+            return f"task/{task}/{_cause(error)}/{_episode(context, _last_success_of_task)}"
+    return f"connection/{instance.dag_id}/{wrong}/{_episode(context, _last_success_of_run)}"
+
+
 def _cause(error: BaseException | str | None) -> str:
     """The sort of failure, not its text: that may change from run to run for the same cause."""
     if error is None or isinstance(error, str):
@@ -168,20 +183,29 @@ def _cause(error: BaseException | str | None) -> str:
     return type(error).__name__ if status is None else f"{type(error).__name__}-{status}"
 
 
-def _episode(context: Context) -> str:
+def _episode(context: Context, last_success: Callable[[Context], str | None]) -> str:
     """What the failures of one cause have in common while it lasts: day and last success."""
-    instance = context["ti"]
     try:
-        run_after = context["dag_run"].run_after
-        success = instance.get_previous_ti(
-            state=TaskInstanceState.SUCCESS,
-            logical_date=run_after,
-            map_index=_map_index(instance),
-        )
+        return f"{context['dag_run'].run_after:%Y-%m-%d}/{last_success(context) or 'never'}"
     except Exception as error:  # noqa: BLE001 - rather one alert too many than none
-        _log.warning("Airflow does not say when the task last succeeded (%s).", told(error))
-        return str(instance.run_id)
-    return f"{run_after:%Y-%m-%d}/{success.run_id if success else 'never'}"
+        _log.warning("Airflow does not say when there last was a success (%s).", told(error))
+        return str(context["ti"].run_id)
+
+
+def _last_success_of_task(context: Context) -> str | None:
+    instance = context["ti"]
+    success = instance.get_previous_ti(
+        state=TaskInstanceState.SUCCESS,
+        logical_date=context["dag_run"].run_after,
+        map_index=_map_index(instance),
+    )
+    return success.run_id if success else None
+
+
+def _last_success_of_run(context: Context) -> str | None:
+    # Tasks of one run have succeeded last in different runs: what is mapped, or failed before.
+    success = context["ti"].get_previous_dagrun(state=DagRunState.SUCCESS)
+    return success.run_id if success else None
 
 
 def _post(address: str, token: str | None, alert: Alert) -> None:

@@ -33,6 +33,7 @@ class ConnectionIncomplete(Exception):
     """An Airflow connection is missing or lacks a field; the message says which and where."""
 
     def __init__(self, connection_id: str, lacking: str, fields: str) -> None:
+        self.connection_id = connection_id
         super().__init__(
             f"The Airflow connection `{connection_id}` {lacking}. Nothing was read or written. "
             f"Fill in {fields} under Admin → Connections, or in the environment variable "

@@ -18,9 +18,10 @@ from airflow.sdk import DAG, chain, get_current_context, task_group
 
 from include.markets import crediting, fetching, looking, publishing, queue, settling
 from include.orchestration.assets import SETTLEMENTS
-from include.orchestration.connections import open_prediction, open_warehouse
+from include.orchestration.connections import open_partner, open_prediction, open_warehouse
 from include.orchestration.settling import plan_shards
 from include.orchestration.tasks import SETTINGS, counted, task
+from include.payouts import credits
 
 Shard = dict[str, Any]
 
@@ -99,6 +100,15 @@ def publish(outlet_events: Any = None) -> dict[str, Any] | None:
 def credit() -> dict[str, Any] | None:
     """Credit players with what is published: through the outbox, or as owed."""
     return counted(crediting.credit(open_warehouse(), SETTINGS))
+
+
+@task(trigger_rule="all_done")
+def send_credits(run_id: str | None = None) -> dict[str, Any] | None:
+    """Send what the wallet was not told of yet; what is left is the resend's."""
+    is_mapped = crediting.read_mapping(SETTINGS) is not None
+    return counted(
+        credits.send_credits(open_warehouse(), open_partner, SETTINGS, run_id, is_mapped=is_mapped)
+    )
 
 
 def _with_engine(

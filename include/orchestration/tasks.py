@@ -15,7 +15,7 @@ from typing import Any
 
 from airflow.sdk import task as airflow_task
 
-from include.catchup import hints, pipeline, watching
+from include.catchup import acquiring, hints, watching
 from include.catchup.position import DOUBLINGS_LIMIT
 from include.catchup.sources import SOURCES, Source
 from include.catchup.stream import Stream
@@ -81,7 +81,7 @@ def land(source_name: str, run_id: str | None = None) -> dict[str, Any] | None:
     """Land what the provider has beyond the cursor."""
     source = SOURCES[source_name]
     with closing(open_source(source, SETTINGS)) as client:
-        return counted(pipeline.land(open_warehouse(), source, client, SETTINGS, run_id))
+        return counted(acquiring.land(open_warehouse(), source, client, SETTINGS, run_id))
 
 
 # Not tried again: the next run listens anyway, and waits for this one to end.
@@ -91,10 +91,13 @@ def land(source_name: str, run_id: str | None = None) -> dict[str, Any] | None:
         seconds=SETTINGS.tote_listen_seconds + SETTINGS.call_deadline_seconds + 120
     ),
 )
-def listen(source_name: str, run_id: str | None = None) -> dict[str, Any] | None:
-    """Hear what hints at changes, for one session."""
+def listen(
+    source_name: str, run_id: str | None = None, dag_run: Any = None
+) -> dict[str, Any] | None:
+    """Hear what hints at changes, for one session; a short one in a run by hand."""
     feed = open_hints(SOURCES[source_name], SETTINGS)
-    return counted(hints.listen(open_warehouse(), feed, SETTINGS, run_id))
+    is_by_hand = dag_run.run_type == "manual"
+    return counted(hints.listen(open_warehouse(), feed, SETTINGS, run_id, is_by_hand=is_by_hand))
 
 
 def listen_beside(source: Source) -> None:

@@ -32,14 +32,12 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
-    select,
 )
 from sqlalchemy import text as sql
 
 from include.payouts.outbox import SOURCE, report_outbox
 from include.providers.wallet import Item
 from include.warehouse.database import copy_rows, transaction
-from include.warehouse.findings import Finding, open_finding
 from include.warehouse.lines import (
     LINE_LIMIT_BYTES,
     Line,
@@ -48,10 +46,10 @@ from include.warehouse.lines import (
     chunks,
     keep_rejected,
     split,
+    tell_rejected,
 )
 from include.warehouse.tables import PAYOUT_COLUMNS, rejected_line
 
-_EXAMPLES = 10
 _FIRST_DATE = date(2000, 1, 1)
 _AMOUNT_LIMIT = 2**63 - 1
 _TRANSACTION_ID_LIMIT = 500
@@ -398,26 +396,13 @@ def _enter(
 
 def _report_rejected(engine: Engine, file_name: str, imported: Imported) -> None:
     with transaction(engine, "importer") as connection:
-        examples = connection.execute(
-            select(rejected_line.c.line_number, rejected_line.c.reason)
-            .where(rejected_line.c.file_name == file_name)
-            .order_by(rejected_line.c.rejected_at.desc(), rejected_line.c.line_number)
-            .limit(_EXAMPLES)
-        )
-        open_finding(
+        tell_rejected(
             connection,
-            Finding(
-                kind="lines_rejected",
-                source=SOURCE,
-                subject=file_name,
-                summary=f"{imported.rejected} of {imported.read} lines of {file_name} are no "
-                "payouts and were not imported.",
-                kept="They are in wallet.rejected_line, each with its number and the reason; all "
-                "other lines are in the outbox. Correct the file and import it again: what is "
-                "there already stays as it is.",
-                detail={
-                    "count": imported.rejected,
-                    "examples": [dict(row._mapping) for row in examples],
-                },
-            ),
+            rejected_line,
+            SOURCE,
+            file_name,
+            imported.rejected,
+            summary=f"{imported.rejected} of {imported.read} lines of {file_name} are no payouts "
+            "and were not imported.",
+            kept="all other lines are in the outbox.",
         )

@@ -23,6 +23,25 @@ from include.warehouse.tables import transaction_conflict as conflict_table
 SOURCE = wallet.PROVIDER
 
 
+class Which(NamedTuple):
+    """Which payouts are meant: of any origin, or of one alone, whose ids are written alike.
+
+    The pattern, LIKE's, finds those without a look at all others.
+    """
+
+    origin: str | None = None
+    id_pattern: str = "%"
+
+
+ALL = Which()
+CREDITS = Which("prediction", "prediction:%")
+"""The credits of prediction markets."""
+
+IS_MEANT = """
+    transaction_id LIKE :id_pattern AND (CAST(:origin AS text) IS NULL OR origin_source = :origin)
+"""
+
+
 class Hold(NamedTuple):
     """Why payouts are held, as a person reads it, and the kind of finding that asks about them."""
 
@@ -115,7 +134,9 @@ class Frozen(NamedTuple):
 
 
 def freeze_new(
-    engine: Engine, freeze_item: Callable[[wallet.Item], bytes] = wallet.freeze_item
+    engine: Engine,
+    freeze_item: Callable[[wallet.Item], bytes] = wallet.freeze_item,
+    which: Which = ALL,
 ) -> Frozen:
     """Freeze the bytes of every open payout that has none, and tell what is held.
 
@@ -125,7 +146,7 @@ def freeze_new(
     last: str | None = ""
     while last is not None:
         with transaction(engine, "sender") as connection:
-            rows = _next_unfrozen(connection, last)
+            rows = _next_unfrozen(connection, last, which)
             items, reasons = _try_each(rows, freeze_item)
             _write(connection, _FREEZE, items)
             _write(connection, _HOLD, reasons)
@@ -135,11 +156,15 @@ def freeze_new(
     return Frozen(frozen, unsignable)
 
 
-def _next_unfrozen(connection: Connection, last: str) -> Sequence[Row[Any]]:
+def _next_unfrozen(connection: Connection, last: str, which: Which) -> Sequence[Row[Any]]:
     """The next rows, locked; what somebody else has locked is the next run's."""
     return connection.execute(
         select(*(transaction_table.c[name] for name in PAYOUT_COLUMNS))
-        .where(_IS_UNFROZEN, transaction_table.c.transaction_id > last)
+        .where(
+            _IS_UNFROZEN,
+            transaction_table.c.transaction_id > last,
+            text(IS_MEANT).bindparams(**which._asdict()),
+        )
         .order_by(transaction_table.c.transaction_id)
         .limit(_ROWS_AT_A_TIME)
         .with_for_update(skip_locked=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
-from include.payouts.outbox import in_major_units
+from include.payouts.outbox import ALL, IS_MEANT, Which, in_major_units
 from include.warehouse.database import transaction
 
 _log = logging.getLogger(__name__)
@@ -69,19 +69,20 @@ FROM (
             'gameId', game_id, 'currency', currency, 'amount', amount, 'isWin', is_win
         ) AS is_sound
     FROM ({_OPEN}) AS open
-    WHERE business_date <= :business_date
+    WHERE business_date <= :business_date AND {IS_MEANT}
 ) AS checked
 """)
 
 
-def check_outbox(engine: Engine, business_date: date) -> OutboxChecked:
+def check_outbox(engine: Engine, business_date: date, which: Which = ALL) -> OutboxChecked:
     """Compare the bytes that are to be sent with what was entered, up to `business_date`.
 
     Raises `OutboxUnsound` if they differ for any payout.
     """
     with transaction(engine, "sender") as connection:
         found = connection.execute(
-            _CHECK_OUTBOX, {"business_date": business_date, "limit": _EXAMPLES}
+            _CHECK_OUTBOX,
+            {"business_date": business_date, "limit": _EXAMPLES, **which._asdict()},
         ).one()
     if found.unsound:
         raise OutboxUnsound(

@@ -8,11 +8,12 @@ warehouse what was sent and answered.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
@@ -35,13 +36,14 @@ from include.payouts.judging import (
     judge_error,
     judge_unsent,
 )
+from include.payouts.outbox import ALL, CREDITS, IS_MEANT, Which
 from include.payouts.stages import CANARY
 from include.providers import wallet
 from include.providers.errors import Retriable
 from include.providers.http import Answer, Client
 from include.settings import Settings
 from include.warehouse.database import look_up_by_key, transaction
-from include.warehouse.leases import LeaseLost, hold_lease
+from include.warehouse.leases import LeaseHeld, LeaseLost, hold_lease
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +59,9 @@ _LONGEST_WAIT_SECONDS = 60.0
 # So few that the requests which are committed ahead last until the next are looked up.
 _IDS_AT_A_TIME = 400
 _EXAMPLES = 5
-
+# Markets wait for the run that sends their credits.
+_BRIEF_WAIT_SECONDS = 30.0
+_BRIEF_SECONDS = 600.0
 
 # An answer is worth a minute's waiting for a warehouse that restarts.
 _STORING = tenacity.Retrying(
@@ -137,19 +141,37 @@ def send(
     goes on from there.
     """
     outbox.freeze_new(engine)
-    size = batch_items or settings.wallet_batch_items
-    with hold_lease(engine, "sender", LEASE, run_id, settings.wallet_lease_seconds) as lease:
-        sender, closes_at = attempts.open_window(
-            engine, lease, run_id, settings.wallet_window_seconds
-        )
-        with closing(_Wire(partner, settings)) as wire:
-            run = _Run(engine, wire, settings, sender, closes_at, business_date, size)
-            with closing(run):
-                try:
-                    run.carry_out()
-                finally:
-                    outbox.report_outbox(engine)
+    errand = _Errand(business_date, batch_items or settings.wallet_batch_items)
+    with _tenure(engine, partner, settings, run_id, errand) as run:
+        run.carry_out()
     return run.sent
+
+
+def send_credits(
+    engine: Engine, partner: Partner, settings: Settings, *, run_id: str | None = None
+) -> Sent:
+    """Send the credits of prediction markets that were never sent, of whichever day they are, and
+    store what came of each.
+
+    Whatever keeps them from being sent now, the partner or another sender, is waited for no longer
+    than a minute and raises nothing; what they are for, waits for the next run.  Raises
+    `SendingStopped` or `BreakerTripped`.
+    """
+    outbox.freeze_new(engine, which=CREDITS)
+    waiting_for_a_person = frozenset(stages.stopped_currencies(engine))
+    errand = _Errand(
+        date.max, settings.wallet_batch_items, CREDITS, waiting_for_a_person, is_brief=True
+    )
+    sent = Sent()
+    # As long as a sender that has died keeps others waiting: then somebody lives, and sends.
+    patience = settings.wallet_lease_seconds
+    try:
+        with _tenure(engine, partner, settings, run_id, errand, patience) as run:
+            sent = run.sent
+            run.carry_out()
+    except (LeaseHeld, LeaseLost, PartnerUnavailable) as passing:
+        _log.warning("The credits that are left wait for the next run. %s", passing)
+    return sent
 
 
 def plan(
@@ -243,6 +265,26 @@ class _Wire:
         return client
 
 
+class _Errand(NamedTuple):
+    """What is to be sent: up to which day, how many in a request, which, and not in which
+    currencies.
+
+    A brief one sends nothing again and waits for nothing long: what is in doubt is the resend's,
+    which counts in windows how often it may be sent.
+    """
+
+    until: date
+    batch_items: int
+    which: Which = ALL
+    passed_over: frozenset[str] = frozenset()
+    is_brief: bool = False
+
+    @property
+    def condition(self) -> dict[str, Any]:
+        """The same as statements have it."""
+        return {"business_date": self.until, **self.which._asdict()}
+
+
 class _Waiting(NamedTuple):
     """Payouts for one request, how often it was not executed, and when it may be tried next."""
 
@@ -261,6 +303,30 @@ class _Delivery(NamedTuple):
     is_begun: bool = True
 
 
+@contextmanager
+def _tenure(
+    engine: Engine,
+    partner: Partner,
+    settings: Settings,
+    run_id: str | None,
+    errand: _Errand,
+    patience: float = math.inf,
+) -> Iterator[_Run]:
+    """Wait until nobody else sends, and hold the sender lock for one run."""
+    seconds = settings.wallet_lease_seconds
+    with hold_lease(engine, "sender", LEASE, run_id, seconds, patience=patience) as lease:
+        # One that is brief leaves no window behind that would have less time for the next.
+        window_seconds = 0 if errand.is_brief else settings.wallet_window_seconds
+        sender, closes_at = attempts.open_window(engine, lease, run_id, window_seconds)
+        with closing(_Wire(partner, settings)) as wire:
+            run = _Run(engine, wire, settings, sender, closes_at, errand)
+            with closing(run):
+                try:
+                    yield run
+                finally:
+                    outbox.report_outbox(engine)
+
+
 class _Run:
     """One tenure of the sender lock.
 
@@ -276,16 +342,17 @@ class _Run:
         settings: Settings,
         sender: Sender,
         closes_at: float,
-        business_date: date,
-        batch_items: int,
+        errand: _Errand,
     ) -> None:
+        now = time.monotonic()
         self._engine = engine
         self._wire = wire
         self._settings = settings
         self._sender = sender
-        self._closes_at = closes_at
-        self._business_date = business_date
-        self._batch_items = batch_items
+        self._closes_at = now + _BRIEF_WAIT_SECONDS if errand.is_brief else closes_at
+        self._ends_at = now + _BRIEF_SECONDS if errand.is_brief else math.inf
+        self._errand = errand
+        self._batch_items = errand.batch_items
         self._codes = wallet.item_codes(settings)
         self._longest_wait = (
             min(settings.wallet_lease_seconds, settings.wallet_deadline_seconds) / 2
@@ -320,8 +387,9 @@ class _Run:
         try:
             self._send_fresh()
             self._settle_unclear()
-            self._send_again()
-            self._settle_unclear()
+            if not self._errand.is_brief:
+                self._send_again()
+                self._settle_unclear()
         except LeaseLost:
             raise
         except BaseException:
@@ -331,7 +399,7 @@ class _Run:
             raise
         if not self.sent.requests:
             what = "can be sent now" if self._currencies() else "is left to send"
-            _log.info("Nothing %s up to %s.", what, self._business_date)
+            _log.info("Nothing %s up to %s.", what, self._errand.until)
         self._raise_if_stopped()
 
     # What is to be sent.
@@ -339,8 +407,8 @@ class _Run:
     def _currencies(self) -> list[str]:
         """Those in which anything is open and not held."""
         with transaction(self._engine, "sender") as connection:
-            this = {"business_date": self._business_date}
-            return list(connection.scalars(_CURRENCIES, this))
+            found = connection.scalars(_CURRENCIES, self._errand.condition)
+            return [each for each in found if each not in self._errand.passed_over]
 
     def _fresh(self, currency: str) -> Iterator[str]:
         """Payouts that were never sent, or for sure not executed."""
@@ -352,9 +420,9 @@ class _Run:
                     _FRESH,
                     {
                         "currency": currency,
-                        "business_date": self._business_date,
                         "last": last,
                         "limit": _IDS_AT_A_TIME,
+                        **self._errand.condition,
                     },
                 ).all()
             yield from ids
@@ -381,7 +449,7 @@ class _Run:
         size = next(sizes)
         while True:
             self.sent.held += doubts.hold_used_up(
-                self._engine, self._sender, self._settings, self._business_date
+                self._engine, self._sender, self._settings, self._errand.until
             )
             requests = self.sent.requests
             waits: list[float] = []
@@ -401,7 +469,7 @@ class _Run:
     def _ready(self, currency: str, waits: list[float], was_blocked: bool) -> Iterator[str]:
         """Those that may be sent now; of the others `waits` gets the seconds until they may."""
         for again in doubts.sent_before(
-            self._engine, self._sender, self._settings, self._business_date, currency, was_blocked
+            self._engine, self._sender, self._settings, self._errand.until, currency, was_blocked
         ):
             # What never was sent (it came meanwhile, or was locked) waits for a canary.
             if not again.is_sent and currency not in self._proven:
@@ -438,7 +506,7 @@ class _Run:
             self._judge(stage)
 
     def _full_batches(self, currency: str, ids: Iterator[str], size: int) -> Iterator[Batch]:
-        while currency not in self._stopped:
+        while currency not in self._stopped and time.monotonic() < self._ends_at:
             batch = list(islice(ids, min(size, self._batch_items)))
             if not batch:
                 return
@@ -740,11 +808,12 @@ def _refusal(judgement: Judgement) -> str:
 
 
 # Looks each currency up behind the one before: their number counts, not that of the payouts.
-_CURRENCIES = text("""
+_CURRENCIES = text(f"""
 WITH RECURSIVE due AS (
     SELECT currency, transaction_id
     FROM wallet.transaction
     WHERE disposition = 'open' AND hold_reason IS NULL AND business_date <= :business_date
+        AND {IS_MEANT}
 ), each AS (
     (SELECT currency FROM due ORDER BY currency LIMIT 1)
     UNION ALL
@@ -758,10 +827,11 @@ WITH RECURSIVE due AS (
 SELECT currency FROM each WHERE currency IS NOT NULL
 """)
 
-_FRESH = text("""
+_FRESH = text(f"""
 SELECT transaction_id
 FROM wallet.transaction
 WHERE currency = :currency AND transaction_id > :last AND business_date <= :business_date
+    AND {IS_MEANT}
     AND disposition = 'open' AND hold_reason IS NULL AND item IS NOT NULL
     AND NOT EXISTS (
         SELECT

@@ -1,7 +1,7 @@
 """Where the elements of a list in a JSON body lie, byte for byte, and what each of them is.
 
-There are two ways with one result: at full speed while the body is written without spaces and
-holds nothing odd, and slowly otherwise.  The slow one is the standard library, which reads what
+There are two ways with one result: at full speed while the body holds nothing odd, and slowly
+otherwise.  The slow one is the standard library, which reads what
 faster parsers refuse but JSON allows, such as half a surrogate pair or a number of any length, so
 that one odd element costs only itself.
 """
@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
+from itertools import accumulate
 from typing import Any, NoReturn
 
 import msgspec
@@ -19,8 +21,7 @@ from include.providers.errors import PageUndecodable
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _INTEGER_DIGITS_LIMIT = 128
-_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
+_AFTER_SEPARATOR = re.compile(rb"[^ \t\n\r,]")
 # Whatever msgspec raises on bytes that it does not accept.
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
 
@@ -43,7 +44,7 @@ def parsed_json(body: bytes) -> Any:
     except _UNREADABLE:
         text = _text(body)
     try:
-        return _JSON.decode(text)
+        return TOLERANT.decode(text)
     except json.JSONDecodeError as error:
         start = shown(text[:40])
         raise PageUndecodable(
@@ -57,13 +58,29 @@ def parsed_json(body: bytes) -> Any:
 
 def elements_of(body: bytes, *names: str) -> Iterator[Element]:
     """The elements of the list that lies behind these member names in a body that is sound JSON."""
-    start, texts = _compact_texts(body, names)
-    if texts is None:
+    placed = placed_texts(body, *names)
+    if placed is None:
         yield from _tolerant_elements(body, names)
         return
-    for text in texts:
+    for start, text in zip(*placed, strict=True):
         yield Element(_value(text), start, text)
-        start += len(text) + 1
+
+
+def placed_texts(body: bytes, *names: str) -> tuple[list[int], list[bytes]] | None:
+    """Where the elements of that list begin, and their texts, at full speed.
+
+    None if the body is not sound JSON, or holds something odd, for which it must be read slowly.
+    """
+    listed: Any
+    try:
+        listed = _decoder(names).decode(body)
+    except _UNREADABLE:
+        return None
+    for name in names:
+        listed = getattr(listed, name)
+    texts = [bytes(text) for text in listed]
+    starts = _starts(body, texts)
+    return None if starts is None else (starts, texts)
 
 
 def shown(value: object) -> str:
@@ -71,27 +88,43 @@ def shown(value: object) -> str:
     return f"{value!a:.100}"
 
 
-def _compact_texts(body: bytes, names: tuple[str, ...]) -> tuple[int, list[bytes] | None]:
-    """The texts of the elements, and where the first begins; None if they are to be searched."""
-    listed = msgspec.Raw(body)
-    try:
-        for name in names:
-            listed = _MEMBERS.decode(listed)[name]
-        texts = [bytes(text) for text in _ELEMENTS.decode(listed)]
-    except _UNREADABLE:
-        return 0, None
-    exact = bytes(listed)
-    # A list that stands in the body twice may be another member's.
-    if exact != b"[" + b",".join(texts) + b"]" or body.count(exact) != 1:
-        return 0, None
-    return body.index(exact) + 1, texts
+@cache
+def _decoder(names: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
+    """What takes the list behind these names apart, and passes over all else."""
+    kind: Any = list[msgspec.Raw]
+    for name in reversed(names):
+        kind = msgspec.defstruct("Envelope", [(name, kind)])
+    return msgspec.json.Decoder(kind)
+
+
+def _starts(body: bytes, texts: list[bytes]) -> list[int] | None:
+    """Where each of the consecutive list elements `texts` begins in the body.
+
+    Only the first is searched for.  None if the body holds its text twice, such as in a list that
+    a later one of the same name replaces: which of the two is meant, only a full reading tells.
+    """
+    first = body.index(texts[0]) if texts else 0
+    if texts and body.find(texts[0], first + 1) != -1:
+        return None
+    if body.startswith(b",".join(texts), first):
+        # Written without spaces: one comparison for all of them.
+        return list(accumulate((len(text) + 1 for text in texts[:-1]), initial=first))[: len(texts)]
+    starts: list[int] = []
+    end = first
+    for text in texts:
+        found = _AFTER_SEPARATOR.search(body, end)
+        if found is None or not body.startswith(text, found.start()):
+            return None
+        starts.append(found.start())
+        end = found.start() + len(text)
+    return starts
 
 
 def _value(text: bytes) -> Any:
     try:
         return msgspec.json.decode(text)
     except _UNREADABLE:
-        return _JSON.decode(text.decode())
+        return TOLERANT.decode(text.decode())
 
 
 def _tolerant_elements(body: bytes, names: tuple[str, ...]) -> Iterator[Element]:
@@ -102,7 +135,7 @@ def _tolerant_elements(body: bytes, names: tuple[str, ...]) -> Iterator[Element]
     index = _skip(text, index + 1)
     characters = position = 0
     while text[index] != "]":
-        value, end = _JSON.raw_decode(text, index)
+        value, end = TOLERANT.raw_decode(text, index)
         start = position + len(text[characters:index].encode())
         element = text[index:end].encode()
         yield Element(value, start, element)
@@ -127,7 +160,8 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-_JSON = json.JSONDecoder(parse_int=_whole_number, parse_constant=_no_constant)
+TOLERANT = json.JSONDecoder(parse_int=_whole_number, parse_constant=_no_constant)
+"""What reads odd JSON, and raises ValueError for what is none."""
 
 
 def _member_start(text: str, start: int, name: str) -> int:
@@ -135,11 +169,11 @@ def _member_start(text: str, start: int, name: str) -> int:
     found = -1
     index = _skip(text, start + 1)
     while text[index] != "}":
-        key, index = _JSON.raw_decode(text, index)
+        key, index = TOLERANT.raw_decode(text, index)
         value_start = _skip(text, _skip(text, index) + 1)
         if key == name:
             found = value_start
-        index = _skip_comma(text, _JSON.raw_decode(text, value_start)[1])
+        index = _skip_comma(text, TOLERANT.raw_decode(text, value_start)[1])
     return found
 
 

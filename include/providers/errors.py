@@ -6,6 +6,13 @@ a key, a signature or a request header.
 
 from __future__ import annotations
 
+from http import HTTPStatus
+from typing import Literal
+
+Fault = Literal["key", "certificate"]
+
+_REFUSES_KEY = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+
 
 class ProviderError(Exception):
     """A call to a provider did not give an answer that can be used.
@@ -64,7 +71,23 @@ class StreamRefused(Retriable):
 
 
 class Fatal(ProviderError):
-    """Repeating the call cannot help before a person has changed something."""
+    """Repeating the call cannot help before a person has changed something.
+
+    `fault` is what keeps every call to this provider from succeeding, not this one alone: our key,
+    or its certificate.  None: the call itself.
+    """
+
+    def __init__(
+        self,
+        provider: str,
+        happened: str,
+        next_step: str,
+        *,
+        status: int | None = None,
+        fault: Fault | None = None,
+    ) -> None:
+        super().__init__(provider, happened, next_step, status=status)
+        self.fault: Fault | None = "key" if status in _REFUSES_KEY else fault
 
 
 class Ambiguous(ProviderError):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -190,7 +191,8 @@ class Client:
 
         `ends_at` is the deadline on the clock of `time.monotonic`: the first byte is not written
         after it, even if this process was stopped in between.  Raises `Retriable` if no byte of
-        the request was written, `Ambiguous` if it was and no status came back.
+        the request was written, `Fatal` if that is because the certificate is not to be trusted,
+        and `Ambiguous` if one was written and no status came back.
         """
         request = self._client.build_request(
             "POST",
@@ -303,13 +305,17 @@ class Client:
             chunks.append(chunk)
         return b"".join(chunks)
 
-    def _unanswered(self, error: httpx.TransportError, url_path: str) -> Retriable:
+    def _unanswered(self, error: httpx.TransportError, url_path: str) -> ProviderError:
+        if (distrust := _distrust_in(error)) is not None:
+            return self._distrusted(distrust, KEPT)
         in_time = f"within {self._settings.call_deadline_seconds:g} s"
         happened = self._broken_off(error, url_path, in_time)
         next_step = WAIT_AND_SEE.format(provider=self.provider)
         return Retriable(self.provider, f"{happened} {KEPT}", next_step)
 
     def _unwritten_or_unknown(self, error: httpx.TransportError, url_path: str) -> ProviderError:
+        if (distrust := _distrust_in(error)) is not None:
+            return self._distrusted(distrust, NOTHING_SENT)
         happened = self._broken_off(error, url_path, "before its deadline")
         if self._backend.call.request_started:
             return Ambiguous(
@@ -377,8 +383,35 @@ class Client:
         """A text of the provider's in one short line, without any of the secrets."""
         return shown(text, self._secrets)
 
+    def _distrusted(self, error: ssl.SSLCertVerificationError, kept: str) -> Fatal:
+        host = httpx.URL(self._base_url).host
+        return distrusted(self.provider, host, self.quote(error.verify_message), kept)
+
     def _fatal(self, happened: str, next_step: str) -> Fatal:
         return Fatal(self.provider, f"{happened} {KEPT}", next_step)
+
+
+def distrusted(provider: str, host: str, why: str, kept: str = KEPT) -> Fatal:
+    """A certificate is not to be trusted, and will not be in ten minutes either: it has expired,
+    is another host's, or nobody who is trusted vouches for it.
+    """
+    return Fatal(
+        provider,
+        f"The certificate that {host} shows is not to be trusted ({why}), so it was told nothing, "
+        f"not even the key. {kept}",
+        f"Check the address in the Airflow connection `{provider}` (`base_url` in extra) and this "
+        f"machine's clock. If both are right, ask {provider} for a certificate that is valid, "
+        "names this host and is signed by a public authority. Then clear this task.",
+        fault="certificate",
+    )
+
+
+def _distrust_in(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    """What is wrong with a certificate, if that is what an error of the wire comes from."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        # The pool of connections raises anew without saying from what.
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def error_of(
@@ -522,6 +555,7 @@ def checked_secrets(provider: str, headers: Mapping[str, str]) -> tuple[str, ...
                 f"no header can carry. {KEPT}",
                 f"Enter the password of the Airflow connection `{provider}` again, then clear "
                 "this task.",
+                fault="key",
             )
     return _spellings(headers.values())
 

@@ -36,7 +36,7 @@ from datetime import UTC, datetime
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from enum import StrEnum
 from hashlib import sha256
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx
@@ -224,7 +224,7 @@ def fetch_listing(
             client, market_id=market_id, player_id=player_id, next_page=next_page
         )
         yield answer
-        next_page = read_page(answer.body).next_page
+        next_page = _open_list(answer.body).next_page
         if next_page is None:
             return
     is_circle = next_page in asked
@@ -321,12 +321,13 @@ class SettleAnswer(msgspec.Struct, frozen=True, kw_only=True):
 def classify_error(error: BaseException) -> Execution:
     """What a call that ended without an answer means; anything unforeseen is in doubt.
 
-    A `Fatal` comes from before anything was sent.
+    A `Fatal` comes from before anything was sent: it is about the market, unless it is about every
+    call alike.
     """
+    if isinstance(error, Fatal):
+        return Execution.REJECTED if error.fault is None else Execution.NOT_EXECUTED
     if isinstance(error, Retriable):
         return Execution.NOT_EXECUTED
-    if isinstance(error, Fatal):
-        return Execution.REJECTED
     return Execution.IN_DOUBT
 
 
@@ -352,8 +353,11 @@ def classify_answer(answer: Answer, told: SettleAnswer) -> Execution:
     return Execution.IN_DOUBT
 
 
-def read_settle_answer(body: bytes) -> SettleAnswer:
-    """Take the body of an answer to a call to settle or to retry apart; never raises."""
+def read_settle_answer(body: bytes, *, with_entries: bool = True) -> SettleAnswer:
+    """Take the body of an answer to a call to settle or to retry apart; never raises.
+
+    Without `with_entries` its settlements, which may be many thousands, are left aside.
+    """
     try:
         envelope = parsed_json(body)
     except PageUndecodable as error:
@@ -367,15 +371,29 @@ def read_settle_answer(body: bytes) -> SettleAnswer:
     )
     if not isinstance(data, dict):
         return msgspec.structs.replace(answer, unusable_reason="the body has no object `data`")
-    return _with_data(answer, body, envelope, data)
+    return _with_data(answer, body, envelope, data, with_entries=with_entries)
+
+
+def settlements_answered(body: bytes) -> Iterator[bytes]:
+    """The exact texts of the settlements in such a body, of which `read_settle_answer` has totals.
+
+    For `read_settlement`; an answer need not have all of the market's.
+    """
+    if isinstance(_envelope(body)["data"].get("settlements"), list):
+        yield from (element.text for element in elements_of(body, "data", "settlements"))
 
 
 def _with_data(
-    answer: SettleAnswer, body: bytes, envelope: dict[str, Any], data: dict[str, Any]
+    answer: SettleAnswer,
+    body: bytes,
+    envelope: dict[str, Any],
+    data: dict[str, Any],
+    *,
+    with_entries: bool,
 ) -> SettleAnswer:
     unknown = _unknown(envelope, _ENVELOPE_FIELDS, "") | _unknown(data, _SETTLE_FIELDS, "data.")
     entries: tuple[PageEntry, ...] = ()
-    if isinstance(data.get("settlements"), list):
+    if with_entries and isinstance(data.get("settlements"), list):
         entries = _entries(body, unknown, "data", "settlements")
     errors = data.get("errors")
     totals, unusable_reason = None, None
@@ -457,23 +475,37 @@ def read_page(body: bytes) -> Page:
     text.  Raises `PageUndecodable`, saying where, for anything but JSON in UTF-8 with a list of
     settlements that says of itself that it succeeded.
     """
+    opened = _open_list(body)
+    unknown = set(opened.unknown_fields)
+    entries = _entries(body, unknown, *opened.names)
+    return Page(entries, opened.next_page, _few(unknown))
+
+
+class _OpenedList(NamedTuple):
+    """Where in a body its settlements lie, and all that it says beside them."""
+
+    names: tuple[str, ...]
+    next_page: dict[str, str] | None
+    unknown_fields: frozenset[str]
+
+
+def _open_list(body: bytes) -> _OpenedList:
     envelope = _envelope(body)
     data = envelope["data"]
     unknown = _unknown(envelope, _ENVELOPE_FIELDS, "")
     holders = [envelope, envelope.get("meta"), envelope.get("pagination")]
-    names = ["data"]
+    names: tuple[str, ...] = ("data",)
     if isinstance(data, dict):
         unknown |= _unknown(data, {"settlements", *_NEXT_FIELDS}, "data.")
         holders.append(data)
-        names.append("settlements")
+        names = ("data", "settlements")
         data = data.get("settlements")
     if not isinstance(data, list):
         raise PageUndecodable(f"the body has no list `{'.'.join(names)}`")
     for place in ("meta", "pagination"):
         if isinstance(envelope.get(place), dict):
             unknown |= _unknown(envelope[place], _NEXT_FIELDS, f"{place}.")
-    entries = _entries(body, unknown, *names)
-    return Page(entries, _next_page(holders), _few(unknown))
+    return _OpenedList(names, _next_page(holders), frozenset(unknown))
 
 
 def read_events(body: bytes) -> EventPage:

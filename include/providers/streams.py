@@ -43,6 +43,7 @@ from include.providers.http import (
     Refusal,
     checked_secrets,
     dial,
+    distrusted,
     error_of,
     shown,
 )
@@ -313,7 +314,8 @@ class _Handshake:
             )
         except (httpcore.ConnectTimeout, httpcore.ConnectError) as error:
             if isinstance(error.__cause__, ssl.SSLCertVerificationError):
-                raise self._distrusted(error.__cause__) from None
+                why = shown(error.__cause__.verify_message, self._secrets)
+                raise distrusted(self._provider, self._place.host, why) from None
             raise self._not_answered(
                 f"No connection could be made for {self._place.resource_name} "
                 f"({shown(str(error), self._secrets)})."
@@ -427,15 +429,6 @@ class _Handshake:
             # The status alone decides; a body that breaks off does not change what it means.
             pass
         return start
-
-    def _distrusted(self, error: ssl.SSLCertVerificationError) -> Fatal:
-        return Fatal(
-            self._provider,
-            f"Its certificate is not to be trusted ({shown(error.verify_message, self._secrets)}), "
-            f"so nothing was sent. {KEPT}",
-            f"Check `base_url` in the extra of the Airflow connection `{self._provider}`; if it is "
-            f"right, ask {self._provider} for a sound certificate. Then clear this task.",
-        )
 
     def _not_answered(self, happened: str) -> Retriable:
         next_step = WAIT_AND_SEE.format(provider=self._provider)

@@ -19,18 +19,24 @@ Quirks:
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
-from itertools import accumulate
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import msgspec
 
 from include.model import Outcome, Record, RecordContext, SettledAtBasis, Settlement, Status
+from include.providers.elements import (
+    TOLERANT,
+    Element,
+    elements_of,
+    parsed_json,
+    placed_texts,
+    shown,
+)
 from include.providers.errors import Fatal, PageUndecodable, RecordRejected
 from include.providers.http import KEPT, Answer, Client
 from include.providers.moments import AwareTime, in_utc, readable_time
@@ -156,15 +162,14 @@ def read_page(body: bytes) -> Page:
     """
     try:
         envelope = _DOCUMENTED.decode(body)
-        texts = _texts(body)
     except _UNREADABLE:
         return _read_deviating_page(body)
-    starts = _starts(body, texts)
-    if starts is None or (b"\\" in body and b"\\u0000" in body):
+    placed = placed_texts(body, "data")
+    if placed is None or (b"\\" in body and b"\\u0000" in body):
         return _read_deviating_page(body)
-    _check_entry_count(len(texts))
+    _check_entry_count(len(envelope.data))
     return Page(
-        entries=tuple(map(_documented_entry, envelope.data, starts, texts)),
+        entries=tuple(map(_documented_entry, envelope.data, *placed)),
         provider_count=envelope.meta.count,
         unknown_fields=frozenset(),
     )
@@ -269,44 +274,11 @@ class _DocumentedEnvelope(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     meta: _Meta
 
 
-class _TextsEnvelope(msgspec.Struct, frozen=True):
-    data: list[msgspec.Raw]
-
-
 _DOCUMENTED = msgspec.json.Decoder(_DocumentedEnvelope)
-_TEXTS = msgspec.json.Decoder(_TextsEnvelope)
 _ENTRY = msgspec.json.Decoder(Entry)
 _ENTRY_FIELDS = {field.name: field for field in msgspec.structs.fields(Entry)}
 # Whatever msgspec raises on bytes that it does not accept.
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-_AFTER_SEPARATOR = re.compile(rb"[^ \t\n\r,]")
-
-
-def _texts(body: bytes) -> list[bytes]:
-    return [bytes(text) for text in _TEXTS.decode(body).data]
-
-
-def _starts(body: bytes, texts: list[bytes]) -> list[int] | None:
-    """Where each of the consecutive list elements `texts` begins in the body.
-
-    Only the first is searched for.  None if the body holds its text twice, such as in a list that
-    a later one of the same name replaces: which of the two is meant, only a full reading tells.
-    """
-    first = body.index(texts[0]) if texts else 0
-    if texts and body.find(texts[0], first + 1) != -1:
-        return None
-    if body.startswith(b",".join(texts), first):
-        # Written without spaces: one comparison for all of them.
-        return list(accumulate((len(text) + 1 for text in texts[:-1]), initial=first))[: len(texts)]
-    starts: list[int] = []
-    end = first
-    for text in texts:
-        found = _AFTER_SEPARATOR.search(body, end)
-        if found is None or not body.startswith(text, found.start()):
-            return None
-        starts.append(found.start())
-        end = found.start() + len(text)
-    return starts
 
 
 def _documented_entry(entry: Entry, start: int, content: bytes) -> PageEntry:
@@ -322,42 +294,36 @@ def _documented_entry(entry: Entry, start: int, content: bytes) -> PageEntry:
 
 
 def _read_deviating_page(body: bytes) -> Page:
-    envelope, spans = _values_and_spans(body)
-    values, meta = envelope["data"], envelope.get("meta")
+    envelope = _envelope(body)
+    meta = envelope.get("meta")
     count = meta.get("count") if isinstance(meta, dict) else None
     is_count = type(count) is int and 0 <= count < 2**31
     return Page(
-        entries=tuple(
-            _deviating_entry(value, start, body[start:end])
-            for value, (start, end) in zip(values, spans, strict=True)
-        ),
+        entries=tuple(map(_deviating_entry, elements_of(body, "data"))),
         provider_count=count if is_count else None,
         unknown_fields=_unknown_fields(envelope, is_count=is_count),
     )
 
 
-def _values_and_spans(body: bytes) -> tuple[dict[str, Any], list[tuple[int, int]]]:
-    """The envelope, and where each element of its `data` begins and ends, in bytes."""
-    try:
-        envelope: dict[str, Any] = msgspec.json.decode(body, type=dict[str, Any])
-        texts = _texts(body)
-    except _UNREADABLE:
-        return _tolerant_values_and_spans(body)
-    starts = _starts(body, texts)
-    if starts is None:
-        return _tolerant_values_and_spans(body)
-    _check_entry_count(len(texts))
-    ends = (start + len(text) for start, text in zip(starts, texts, strict=True))
-    return envelope, list(zip(starts, ends, strict=True))
+def _envelope(body: bytes) -> dict[str, Any]:
+    """What the body says, in an object that has a list `data`."""
+    envelope = parsed_json(body)
+    if not isinstance(envelope, dict):
+        raise PageUndecodable("the body is JSON, but not an object")
+    entries = envelope.get("data")
+    if not isinstance(entries, list):
+        raise PageUndecodable("the body has no list `data`")
+    _check_entry_count(len(entries))
+    return envelope
 
 
-def _deviating_entry(value: object, start: int, content: bytes) -> PageEntry:
-    digest = sha256(content)
-    fields = value if isinstance(value, dict) else {}
+def _deviating_entry(element: Element) -> PageEntry:
+    digest = sha256(element.text)
+    fields = element.value if isinstance(element.value, dict) else {}
     identifier, match_id = fields.get("id"), fields.get("match_id")
     entry_id = str(identifier) if _is_usable_id(identifier) else None
     return PageEntry(
-        Record(entry_id or f"sha256:{digest.hexdigest()}", start, len(content)),
+        Record(entry_id or f"sha256:{digest.hexdigest()}", element.start, len(element.text)),
         entry_id,
         readable_time(fields.get("created_at")),
         match_id if isinstance(match_id, str) and _is_storable(match_id) else None,
@@ -379,108 +345,13 @@ def _unknown_fields(envelope: dict[str, Any], *, is_count: bool) -> frozenset[st
         if isinstance(entry, dict):
             in_entries |= entry.keys() - _ENTRY_FIELDS.keys()
     names |= {f"data[].{name}" for name in in_entries}
-    shown = sorted(_shown(name).strip("'") for name in names)
-    return frozenset(shown[:_UNKNOWN_FIELDS_SHOWN])
+    texts = sorted(shown(name).strip("'") for name in names)
+    return frozenset(texts[:_UNKNOWN_FIELDS_SHOWN])
 
 
 def _check_entry_count(count: int) -> None:
     if count > _PAGE_ENTRIES_LIMIT:
         raise PageUndecodable(f"`data` holds {count} entries, more than {_PAGE_ENTRIES_LIMIT}")
-
-
-# Tolerant reading. The standard library accepts what msgspec refuses but JSON allows, such as
-# half a surrogate pair or a number of any length, so that one odd entry costs only itself.
-
-
-def _tolerant_values_and_spans(body: bytes) -> tuple[dict[str, Any], list[tuple[int, int]]]:
-    text = _text(body)
-    envelope = _parsed(text)
-    if not isinstance(envelope, dict):
-        raise PageUndecodable("the body is JSON, but not an object")
-    values = envelope.get("data")
-    if not isinstance(values, list):
-        raise PageUndecodable("the body has no list `data`")
-    _check_entry_count(len(values))
-    spans = _element_spans(text, _member_start(text, "data"), len(values))
-    return envelope, list(_byte_spans(text, spans))
-
-
-_SPACE = re.compile(r"[ \t\n\r]*")
-
-
-def _whole_number(digits: str) -> int:
-    # Python refuses to convert very long numbers.  The first digits show which one it was, and
-    # already make it larger than anything that can be used.
-    return int(digits[:_ID_CHARACTERS_LIMIT])
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-_JSON = json.JSONDecoder(parse_int=_whole_number, parse_constant=_no_constant)
-
-
-def _text(body: bytes) -> str:
-    try:
-        return body.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise PageUndecodable(f"byte {error.start} of the body is not UTF-8") from None
-
-
-def _parsed(text: str) -> object:
-    try:
-        return _JSON.decode(text)
-    except json.JSONDecodeError as error:
-        start = _shown(text[:40])
-        raise PageUndecodable(
-            f"the body is not JSON: {error.msg} (character {error.pos}; it starts with {start})"
-        ) from None
-    except ValueError as error:
-        raise PageUndecodable(f"the body is not JSON: {error}") from None
-    except RecursionError:
-        raise PageUndecodable("the body is nested too deeply to be read") from None
-
-
-def _member_start(text: str, name: str) -> int:
-    """Where the value of the member `name` of the valid, outermost object begins."""
-    found = -1
-    index = _skip(text, _skip(text, 0) + 1)
-    while text[index] != "}":
-        key, index = _JSON.raw_decode(text, index)
-        start = _skip(text, _skip(text, index) + 1)
-        if key == name:
-            # Of equal names the last one counts, as for every parser here.
-            found = start
-        index = _skip_comma(text, _JSON.raw_decode(text, start)[1])
-    return found
-
-
-def _element_spans(text: str, start: int, count: int) -> Iterator[tuple[int, int]]:
-    """Begin and end, in characters, of the elements of the valid list that begins at `start`."""
-    index = _skip(text, start + 1)
-    for _ in range(count):
-        end = _JSON.raw_decode(text, index)[1]
-        yield index, end
-        index = _skip_comma(text, end)
-
-
-def _byte_spans(text: str, spans: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    characters = position = 0
-    for start, end in spans:
-        first = position + len(text[characters:start].encode())
-        characters, position = end, first + len(text[start:end].encode())
-        yield first, position
-
-
-def _skip(text: str, index: int) -> int:
-    match = _SPACE.match(text, index)
-    return match.end() if match else index
-
-
-def _skip_comma(text: str, index: int) -> int:
-    index = _skip(text, index)
-    return _skip(text, index + 1) if text[index] == "," else index
 
 
 # What a single value means.
@@ -489,7 +360,7 @@ def _skip_comma(text: str, index: int) -> int:
 def _entry_by_fields(record: bytes) -> Entry:
     """The entry, field by field, so that the first one that cannot be used is named."""
     try:
-        fields = _JSON.decode(record.decode("utf-8"))
+        fields = TOLERANT.decode(record.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise RecordRejected("undecodable", f"the entry is not JSON: {error}") from None
     if not isinstance(fields, dict):
@@ -509,7 +380,7 @@ def _field_value(name: str, fields: dict[str, Any]) -> Any:
     try:
         return msgspec.convert(value, _ENTRY_FIELDS[name].type)
     except (msgspec.ValidationError, ValueError):
-        raise RecordRejected(_rule_of(name, value), f"`{name}` is {_shown(value)}") from None
+        raise RecordRejected(_rule_of(name, value), f"`{name}` is {shown(value)}") from None
 
 
 def _rule_of(name: str, value: object) -> str:
@@ -533,7 +404,7 @@ def _check_texts(entry: Entry) -> None:
 def _status(name: str, word: str) -> Status:
     status = _STATUSES.get(word)
     if status is None:
-        raise RecordRejected("unknown_status", f"`{name}` is {_shown(word)}")
+        raise RecordRejected("unknown_status", f"`{name}` is {shown(word)}")
     return status
 
 
@@ -543,10 +414,10 @@ def _decision(new_status: str, word: str | None) -> tuple[Status, Outcome | None
         return decision
     _status("new_status", new_status)
     if word not in _OUTCOMES:
-        raise RecordRejected("unknown_outcome", f"`outcome` is {_shown(word)}")
+        raise RecordRejected("unknown_outcome", f"`outcome` is {shown(word)}")
     raise RecordRejected(
         "status_outcome_mismatch",
-        f"`new_status` {_shown(new_status)} does not go with `outcome` {_shown(word)}",
+        f"`new_status` {shown(new_status)} does not go with `outcome` {shown(word)}",
     )
 
 
@@ -583,8 +454,3 @@ def _source_key(match_id: str, market_offer_id: str) -> str:
         return joined
     ids = (match_id, market_offer_id)
     return "/".join(one.replace("%", "%25").replace("/", "%2F") for one in ids)
-
-
-def _shown(value: object) -> str:
-    """A value of the provider's for a message: short, and in characters that can be stored."""
-    return f"{value!a:.100}"

@@ -314,6 +314,7 @@ def _failure(
             PROVIDER,
             f"It did not accept the key, though it answered {url_path} with 200. {KEPT}",
             f"{_CREDENTIALS} Correct what is wrong, then clear this task.",
+            fault="key",
         )
     said = client.quote("; ".join(str(error.message) for error in errors[:3]))
     happened = f"It answered {url_path} with {len(errors)} error(s): {said}. {KEPT}"
@@ -1028,6 +1029,7 @@ def _unacknowledged() -> Fatal:
         PROVIDER,
         f"It let us connect to its socket, but did not accept the key there. {KEPT}",
         f"{_CREDENTIALS} Correct what is wrong, then clear this task.",
+        fault="key",
     )
 
 

@@ -7,11 +7,12 @@ all of them.  Every rule's result is recorded, met or not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, func, insert, text
+from sqlalchemy import Connection, Engine, Row, func, insert, text
 
 from include.quality.expectations import GroupResult, validate_rows
 from include.quality.rules import (
@@ -27,14 +28,20 @@ from include.quality.rules import (
 from include.settings import Settings
 from include.warehouse import batches
 from include.warehouse.cursors import is_behind
+from include.warehouse.database import transaction
 from include.warehouse.findings import KINDS, Finding, close_if_open, open_finding
 from include.warehouse.quarantine import open_count, report_quarantined
 from include.warehouse.tables import quality_result as quality_result_table
+
+_log = logging.getLogger(__name__)
 
 Gate = Literal["check_raw", "check_settlements"]
 
 _CONFLICTS_REPORTED = 20
 _EXAMPLES = 10
+# Great Expectations takes as long for a batch of a thousand rows as for forty of them at once.
+_SMALL_BATCH_ROWS = 5_000
+_BATCHES_TOGETHER = 40
 
 
 class BatchHeld(Exception):
@@ -87,7 +94,9 @@ def check_raw(engine: Engine, source: str, settings: Settings) -> GateReport:
     Raises `BatchHeld`, after all batches, if one does not add up.  `settings` is taken as every
     gate takes it; no rule here has a limit to set.
     """
-    return _run(engine, source, "check_raw", batches.AWAITS_RAW_CHECK, _check_raw_batch)
+    condition = batches.AWAITS_RAW_CHECK
+    reports = batches.work_through(engine, source, condition, _check_raw_batch)
+    return _report(source, "check_raw", reports)
 
 
 def check_settlements(engine: Engine, source: str, settings: Settings) -> GateReport:
@@ -96,21 +105,23 @@ def check_settlements(engine: Engine, source: str, settings: Settings) -> GateRe
     Raises `BatchHeld`, after all batches, if too many rows of one fail or it does not add up; the
     rows of a held batch stay staged until a decision.
     """
+    waiting = batches.waiting(engine, source, batches.AWAITS_SETTLEMENT_CHECK)
+    passed = [
+        report
+        for first in range(0, len(waiting), _BATCHES_TOGETHER)
+        for report in _pass_together(engine, waiting[first : first + _BATCHES_TOGETHER], settings)
+    ]
+    left = sorted(set(waiting) - {report.batch_id for report in passed})
 
     def check(connection: Connection, batch: Row[Any]) -> BatchReport:
         return _check_settlements_batch(engine, connection, batch, settings)
 
-    return _run(engine, source, "check_settlements", batches.AWAITS_SETTLEMENT_CHECK, check)
+    condition = batches.AWAITS_SETTLEMENT_CHECK
+    one_by_one = batches.work_through(engine, source, condition, check, batch_ids=left)
+    return _report(source, "check_settlements", [*passed, *one_by_one])
 
 
-def _run(
-    engine: Engine,
-    source: str,
-    gate: Gate,
-    condition: ColumnElement[bool],
-    check: Callable[[Connection, Row[Any]], BatchReport],
-) -> GateReport:
-    reports = batches.work_through(engine, source, condition, check)
+def _report(source: str, gate: Gate, reports: Sequence[BatchReport]) -> GateReport:
     if held := [report for report in reports if report.finding_id is not None]:
         raise BatchHeld(_held_message(gate, source, held))
     return GateReport(
@@ -312,37 +323,105 @@ class _Scan:
     by_group: dict[str, int]
 
 
+@dataclass(frozen=True)
+class _Judged:
+    """What the rules say of a batch, and how many of its records were held back before."""
+
+    held_back: int
+    results: list[RuleResult]
+
+    @property
+    def failed(self) -> list[RuleResult]:
+        """Why it may not pass."""
+        return [result for result in self.results if result.holds]
+
+
 def _check_settlements_batch(
     engine: Engine, connection: Connection, batch: Row[Any], settings: Settings
 ) -> BatchReport:
     connection.execute(text(f"SET LOCAL work_mem = '{WORK_MEMORY}'"))
-    scan = _scan(connection, batch.batch_id)
+    scan = _scan(connection, [batch.batch_id])[batch.batch_id]
     groups = validate_rows(engine, batch.batch_id) if scan.staged else {}
+    judged = _judge(connection, batch, scan, groups, settings)
+    _record_results(connection, batch, "check_settlements", judged.results)
+    if judged.failed:
+        detail = {"rules": _failing_rules(connection, batch.batch_id)} if scan.failing else {}
+        return _hold(connection, batch, judged.failed, evaluated=scan.staged, detail=detail)
+    if scan.failing:
+        _quarantine_failing(connection, batch)
+    return _let_pass(connection, batch, scan, judged)
+
+
+def _judge(
+    connection: Connection,
+    batch: Row[Any],
+    scan: _Scan,
+    groups: Mapping[str, GroupResult],
+    settings: Settings,
+) -> _Judged:
     held_back = open_count(connection, batch.batch_id)
     results = [
         *_group_results(batch, scan, groups),
         *_batch_results(batch, scan, groups, held_back, settings),
     ]
-    _record_results(connection, batch, "check_settlements", results)
-    if failed := [result for result in results if result.holds]:
-        detail = {"rules": _failing_rules(connection, batch.batch_id)} if scan.failing else {}
-        return _hold(connection, batch, failed, evaluated=scan.staged, detail=detail)
-    if scan.failing:
-        _quarantine_failing(connection, batch)
+    return _Judged(held_back, results)
+
+
+def _let_pass(connection: Connection, batch: Row[Any], scan: _Scan, judged: _Judged) -> BatchReport:
     if scan.plain_wins:
         _report_payouts(connection, batch, scan)
     batches.move(
         connection,
         batch.batch_id,
-        quarantined=held_back + scan.failing,
+        quarantined=judged.held_back + scan.failing,
         settlements_checked_at=func.now(),
     )
     report_quarantined(connection, batch.source, batch.batch_id)
     return BatchReport(batch.batch_id, evaluated=scan.staged, quarantined=scan.failing)
 
 
+def _pass_together(
+    engine: Engine, batch_ids: Sequence[int], settings: Settings
+) -> list[BatchReport]:
+    """Let those of the batches pass in which nothing is wrong; the others are left as they are, to
+    be checked one by one.
+    """
+    if len(batch_ids) < 2:
+        return []
+    try:
+        # In one transaction that holds them all, as that of one batch holds it.
+        with transaction(engine, "loader") as connection:
+            return _pass_sound(engine, connection, batch_ids, settings)
+    except Exception:  # noqa: BLE001 - met again where it is, and there it keeps no other back
+        _log.warning("Checked one by one, not together: batches %s.", batch_ids, exc_info=True)
+        return []
+
+
+def _pass_sound(
+    engine: Engine, connection: Connection, batch_ids: Sequence[int], settings: Settings
+) -> list[BatchReport]:
+    connection.execute(text(f"SET LOCAL work_mem = '{WORK_MEMORY}'"))
+    claimed = batches.claim_several(connection, batch_ids, batches.AWAITS_SETTLEMENT_CHECK)
+    small = {each.batch_id: each for each in claimed if each.landed <= _SMALL_BATCH_ROWS}
+    scans = _scan(connection, list(small))
+    sound = {
+        batch_id: batch
+        for batch_id, batch in small.items()
+        if scans[batch_id].staged and not scans[batch_id].failing
+    }
+    groups = validate_rows(engine, *sound) if sound else {}
+    reports = []
+    for batch_id, batch in sound.items():
+        # If any row fails there, it is in none of them that the two checks agree.
+        judged = _judge(connection, batch, scans[batch_id], groups, settings)
+        if not judged.failed:
+            _record_results(connection, batch, "check_settlements", judged.results)
+            reports.append(_let_pass(connection, batch, scans[batch_id], judged))
+    return reports
+
+
 def _group_results(
-    batch: Row[Any], scan: _Scan, groups: dict[str, GroupResult]
+    batch: Row[Any], scan: _Scan, groups: Mapping[str, GroupResult]
 ) -> Iterable[RuleResult]:
     for group in GROUPS:
         if group.name not in groups:
@@ -364,7 +443,7 @@ def _group_results(
 def _batch_results(
     batch: Row[Any],
     scan: _Scan,
-    groups: dict[str, GroupResult],
+    groups: Mapping[str, GroupResult],
     held_back: int,
     settings: Settings,
 ) -> Iterable[RuleResult]:
@@ -420,19 +499,25 @@ def _batch_results(
         )
 
 
-def _scan(connection: Connection, batch_id: int) -> _Scan:
+def _scan(connection: Connection, batch_ids: Sequence[int]) -> dict[int, _Scan]:
+    """By batch; one without rows as well."""
     counts = ", ".join(f"count(*) FILTER (WHERE {group.failure})" for group in GROUPS)
     fails_any = " OR ".join(group.failure for group in GROUPS)
-    staged, failing, plain_wins, differing, *by_group = connection.execute(
+    names = [group.name for group in GROUPS]
+    found = {each: _Scan(0, 0, 0, 0, dict.fromkeys(names, 0)) for each in batch_ids}
+    if not batch_ids:
+        return found
+    for batch_id, staged, failing, plain_wins, differing, *by_group in connection.execute(
         text(
-            f"SELECT count(*), count(*) FILTER (WHERE {fails_any}),"
+            f"SELECT batch_id, count(*), count(*) FILTER (WHERE {fails_any}),"
             f" count(*) FILTER (WHERE {IS_PLAIN_WIN} AND NOT ({fails_any})),"
             f" count(*) FILTER (WHERE {PAYOUT_DIFFERS} AND NOT ({fails_any})), {counts}"
-            f" FROM ({batch_rows(batch_id)}) AS rows"
+            f" FROM ({batch_rows(*batch_ids)}) AS rows GROUP BY batch_id"
         )
-    ).one()
-    by_name = dict(zip((group.name for group in GROUPS), by_group, strict=True))
-    return _Scan(staged, failing, plain_wins, differing, by_name)
+    ):
+        by_name = dict(zip(names, by_group, strict=True))
+        found[batch_id] = _Scan(staged, failing, plain_wins, differing, by_name)
+    return found
 
 
 def _failing_rules(connection: Connection, batch_id: int) -> list[dict[str, Any]]:

@@ -238,25 +238,25 @@ PAYOUT_DIFFERS = (
 )
 
 
-def batch_rows(batch_id: int) -> str:
-    """SQL that gives the staged rows of one batch with everything that predicates may name.
+def batch_rows(*batch_ids: int) -> str:
+    """SQL that gives the staged rows of batches with everything that predicates may name.
 
     `follows_decision` says, where money is taken back, that an earlier decision about the subject
     is known: published before, or in the same batch.
     """
-    batch_id = int(batch_id)
+    these = f"IN ({', '.join(str(int(batch_id)) for batch_id in batch_ids)})"
     return (
         "SELECT staged.*, batch.landed_at AS batch_landed_at, CASE WHEN payout < 0 THEN"
         " (SELECT true FROM core.settlement AS earlier"
         " WHERE (earlier.source, earlier.source_key) = (staged.source, staged.source_key)"
         " AND earlier.provider_order < staged.provider_order AND earlier.status <> 'open' LIMIT 1)"
         # Hashed once, when the first such row is met.
-        " IS NOT NULL OR (source_key, provider_order) NOT IN"
-        " (SELECT source_key, min(provider_order) FROM staging.settlement"
-        f" WHERE batch_id = {batch_id} AND status <> 'open' GROUP BY source_key)"
+        " IS NOT NULL OR (batch_id, source_key, provider_order) NOT IN"
+        " (SELECT batch_id, source_key, min(provider_order) FROM staging.settlement"
+        f" WHERE batch_id {these} AND status <> 'open' GROUP BY batch_id, source_key)"
         " ELSE false END AS follows_decision"
         " FROM staging.settlement AS staged JOIN ops.batch AS batch USING (batch_id)"
-        f" WHERE staged.batch_id = {batch_id}"
+        f" WHERE staged.batch_id {these}"
     )
 
 

@@ -7,7 +7,7 @@ meantime is simply no longer in that state: the claim comes back empty.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, func, insert, select, update
@@ -63,8 +63,10 @@ def work_through(
     work: Callable[[Connection, Row[Any]], Done],
     *,
     writes_source: bool = False,
+    batch_ids: Sequence[int] | None = None,
 ) -> list[Done]:
-    """Do `work` on every batch of `source` that meets `condition`, oldest first.
+    """Do `work` on every batch of `source` that meets `condition`, oldest first; of `batch_ids`
+    only, if they are given.
 
     Each is worked on in one transaction that holds its row, and before it the source's lock if it
     `writes_source`.  A batch whose work fails stays as it was and keeps no other back: the first
@@ -72,7 +74,7 @@ def work_through(
     """
     done: list[Done] = []
     failed: list[Exception] = []
-    for batch_id in waiting(engine, source, condition):
+    for batch_id in waiting(engine, source, condition) if batch_ids is None else batch_ids:
         try:
             with transaction(engine, "loader") as connection:
                 if writes_source:
@@ -101,6 +103,14 @@ def claim(connection: Connection, batch_id: int, condition: ColumnElement[bool])
     return connection.execute(
         select(batch_table).where(batch_table.c.batch_id == batch_id, condition).with_for_update()
     ).first()
+
+
+def claim_several(
+    connection: Connection, batch_ids: Collection[int], condition: ColumnElement[bool]
+) -> list[Row[Any]]:
+    """Lock those of the batches that (still) meet `condition`, oldest first."""
+    these = select(batch_table).where(batch_table.c.batch_id.in_(batch_ids), condition)
+    return list(connection.execute(these.order_by(batch_table.c.batch_id).with_for_update()))
 
 
 def move(connection: Connection, batch_id: int, **values: Any) -> None:

@@ -14,6 +14,7 @@ from types import NoneType
 from typing import Any, Literal
 
 import msgspec
+import psycopg2
 from sqlalchemy import (
     BigInteger,
     Connection,
@@ -26,6 +27,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import BYTEA, JSONB, TIMESTAMP
+from sqlalchemy.exc import DBAPIError
 
 Role = Literal["loader", "resolver", "wallet_writer", "importer", "sender", "crediter"]
 
@@ -146,9 +148,8 @@ def copy_out(connection: Connection, query: str) -> memoryview:
 
     Several times as quick as fetching them, above all large bytes, which come as they are.
     """
-    with closing(connection.connection.cursor()) as cursor:
-        rows = BytesIO()
-        cursor.copy_expert(f"COPY ({query}) TO STDOUT WITH (FORMAT binary)", rows)
+    rows = BytesIO()
+    _copy_expert(connection, f"COPY ({query}) TO STDOUT WITH (FORMAT binary)", rows)
     return rows.getbuffer()[len(_BINARY_HEADER) : -len(_BINARY_END)]
 
 
@@ -174,13 +175,21 @@ def _copy(
     names = ", ".join(f'"{name}"' for name in columns)
     statement = f"COPY {table.fullname} ({names}) FROM STDIN WITH ({options})"
     source = _CopySource(pieces)
+    try:
+        _copy_expert(connection, statement, source)
+    except Exception:
+        if source.error is not None:
+            raise source.error from None
+        raise
+
+
+def _copy_expert(connection: Connection, statement: str, file: Any) -> None:
+    """COPY; raises for what Postgres refuses what any other statement does."""
     with closing(connection.connection.cursor()) as cursor:
         try:
-            cursor.copy_expert(statement, source)
-        except Exception:
-            if source.error is not None:
-                raise source.error from None
-            raise
+            cursor.copy_expert(statement, file)
+        except psycopg2.Error as error:
+            raise DBAPIError.instance(statement, None, error, psycopg2.Error) from error
 
 
 class _CopySource:

@@ -29,6 +29,10 @@ class Kind:
 
 
 _ACKNOWLEDGE = {"acknowledge": "You have seen it; nothing else changes."}
+_SETTLE_AGAIN = {
+    "settle_again": "It is ordered to be settled once more in the next run: after the engine's "
+    "people have said that an earlier order was carried out only in part."
+}
 
 # Each is about all payouts that the finding holds, of which `payouts` says how many were seen,
 # or about those named in `transaction_ids`.
@@ -196,6 +200,7 @@ KINDS: dict[str, Kind] = {
             "engine has corrected them, or a setting was.",
             "release_market": "What is listed is published as it is, and credited. Not while its "
             "currency is unknown, or if its list cannot be read.",
+            **_SETTLE_AGAIN,
         },
     ),
     "market_failed": Kind(
@@ -207,7 +212,11 @@ KINDS: dict[str, Kind] = {
     ),
     "market_stuck": Kind(
         "critical",
-        {"try_again": "It is looked at again from the next run on.", **_ACKNOWLEDGE},
+        {
+            "try_again": "It is looked at again from the next run on.",
+            **_SETTLE_AGAIN,
+            **_ACKNOWLEDGE,
+        },
     ),
     "market_refused": Kind(
         "critical",
@@ -220,6 +229,7 @@ KINDS: dict[str, Kind] = {
     "market_flagged": Kind("warning", _ACKNOWLEDGE),
     "markets_unconfirmed": Kind("warning", _ACKNOWLEDGE),
     "markets_late": Kind("critical", _ACKNOWLEDGE),
+    "credits_late": Kind("warning", _ACKNOWLEDGE),
     "events_closing": Kind("critical", _ACKNOWLEDGE),
 }
 

@@ -10,8 +10,10 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection, Table, select
 from sqlalchemy.dialects.postgresql import insert
+
+from include.warehouse.findings import Finding, open_finding
 
 LINE_LIMIT_BYTES = 64 * 1024
 """A line of so many bytes is not taken: what is imported line by line has some hundreds."""
@@ -21,6 +23,7 @@ KEPT_BYTES = 8192
 _LINES_AT_A_TIME = 5000
 _BYTES_AT_A_TIME = 8 * 2**20
 _REASON_LIMIT = 500
+_EXAMPLES = 10
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -131,6 +134,37 @@ def keep_rejected(
     ]
     if rows:
         connection.execute(insert(rejected_line).on_conflict_do_nothing(), rows)
+
+
+def tell_rejected(
+    connection: Connection,
+    rejected_line: Table,
+    source: str,
+    file_name: str,
+    count: int,
+    *,
+    summary: str,
+    kept: str,
+) -> None:
+    """Open the finding about lines of a file that were not taken, with some of them as examples."""
+    examples = connection.execute(
+        select(rejected_line.c.line_number, rejected_line.c.reason)
+        .where(rejected_line.c.file_name == file_name)
+        .order_by(rejected_line.c.rejected_at.desc(), rejected_line.c.line_number)
+        .limit(_EXAMPLES)
+    )
+    open_finding(
+        connection,
+        Finding(
+            kind="lines_rejected",
+            source=source,
+            subject=file_name,
+            summary=summary,
+            kept=f"They are in {rejected_line.fullname}, each with its number and the reason; "
+            f"{kept} Correct the file and import it again: what is there already stays as it is.",
+            detail={"count": count, "examples": [dict(row._mapping) for row in examples]},
+        ),
+    )
 
 
 def _storable(reason: str) -> str:

@@ -61,8 +61,8 @@ def alembic_config(connection: Connection) -> Config:
 
 
 def view_files() -> list[Path]:
-    """The files that define views and finance's functions, in the order in which they may build on
-    each other.
+    """The files that define views, functions that these ask, and finance's functions, in the order
+    in which they may build on each other.
     """
     return sorted(_INCLUDE.glob("*/views/*.sql"), key=lambda path: path.name)
 

@@ -161,6 +161,8 @@ GRANTS: dict[str, tuple[str, ...]] = {
         "USAGE ON SCHEMA finance",
         "SELECT ON ALL TABLES IN SCHEMA finance",
         "EXECUTE ON FUNCTION finance.payout_outcome_as_of(timestamptz)",
+        "EXECUTE ON FUNCTION core.is_bet(text), core.converted(numeric, numeric, text),"
+        " core.nearest(numeric, numeric)",
     ),
 }
 

@@ -18,7 +18,7 @@ from statistics import median, quantiles
 from rich.console import Console
 from sqlalchemy import Engine, text
 
-from include.catchup.pipeline import land
+from include.catchup.acquiring import land
 from include.catchup.sources import SOURCES
 from include.local.postgres import Postgres
 from include.sandbox.client import Sandbox

@@ -22,7 +22,7 @@ from typing import Any, Self
 
 from sqlalchemy import Engine, text
 
-from include.catchup import pipeline
+from include.catchup import acquiring
 from include.catchup.sources import SOURCES, Source
 from include.catchup.stream import Feed
 from include.providers.http import Answer, Client
@@ -58,7 +58,7 @@ def load_all(
         has_reached_end = False
         while not has_reached_end:
             with stopwatch.stage("land"):
-                landed = pipeline.land(engine, source, client, settings, "bench")
+                landed = acquiring.land(engine, source, client, settings, "bench")
             has_reached_end = landed.has_reached_end
             gates_process.run("check_raw")
             with stopwatch.stage("normalize"):
@@ -78,7 +78,7 @@ def land_all_again(
     has_reached_end = False
     while not has_reached_end:
         with stopwatch.stage("land again"):
-            landed = pipeline.land(engine, source, client, settings, "bench")
+            landed = acquiring.land(engine, source, client, settings, "bench")
         if landed.landed:
             raise AssertionError(f"{landed.landed} records were landed twice")
         has_reached_end = landed.has_reached_end

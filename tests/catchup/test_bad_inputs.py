@@ -8,8 +8,8 @@ from itertools import count
 import pytest
 from sqlalchemy import Connection, text
 
+from include.catchup.acquiring import land
 from include.catchup.log import PageStopped
-from include.catchup.pipeline import land
 from include.providers import ticktock
 from include.providers.http import Client
 from include.quality.gates import BatchHeld

@@ -21,8 +21,8 @@ import pytest
 import time_machine
 from sqlalchemy import Connection, Engine, text
 
+from include.catchup.acquiring import land
 from include.catchup.log import PageStopped
-from include.catchup.pipeline import land
 from include.catchup.sources import SOURCES
 from include.providers import ticktock
 from include.providers.errors import Fatal, ProviderError, Retriable

@@ -572,3 +572,20 @@ def test_the_command_ends_with_1_if_lines_are_broken_and_with_2_if_it_is_refused
     with pytest.raises(SystemExit, match="2"):
         main(["import", str(put(tmp_path, message(1), name="messages.ndjson"))])
     assert "messages.ndjson names no stream. Rename it" in capsys.readouterr().err
+
+
+def test_the_command_says_how_far_it_was_when_the_warehouse_stops_it(
+    warehouse: Warehouse,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("WAREHOUSE_URL", warehouse.pipelines_url)
+    with warehouse.owner_engine.begin() as connection:
+        refused = "ALTER TABLE raw.record ADD CONSTRAINT nothing_more CHECK (false) NOT VALID"
+        connection.execute(text(refused))
+    assert main(["import", str(put(tmp_path, message(1)))]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("The warehouse stopped the import: ")
+    assert "nothing_more" in told
+    assert "Nothing was committed.\nWhat was committed stays. Import the file again" in told

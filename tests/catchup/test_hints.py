@@ -96,9 +96,11 @@ class Listener:
         """The next bets are the first ones, by other ids."""
         self.configure(seed=seed, bets=0)
 
-    def listen(self) -> Heard:
+    def listen(self, *, is_by_hand: bool = False) -> Heard:
         """One run's `listen`."""
-        return listen_into(self.warehouse.engine, self.sandbox, self.settings)
+        return listen_into(
+            self.warehouse.engine, self.sandbox, self.settings, is_by_hand=is_by_hand
+        )
 
     @contextmanager
     def session(self, messages: int, connections: int = 1) -> Iterator[Future[Heard]]:
@@ -179,9 +181,11 @@ class Listener:
             connection.execute(text(sql))
 
 
-def listen_into(engine: Engine, sandbox: Sandbox, settings: Settings) -> Heard:
+def listen_into(
+    engine: Engine, sandbox: Sandbox, settings: Settings, *, is_by_hand: bool = False
+) -> Heard:
     feed = HintFeed(Account(sandbox.tote_url, TOTE_KEY), settings)
-    return listen(engine, feed, settings, "test")
+    return listen(engine, feed, settings, "test", is_by_hand=is_by_hand)
 
 
 def until(is_so: Callable[[], object]) -> None:
@@ -268,6 +272,10 @@ def test_a_session_is_bounded_in_time_in_bytes_and_by_nothing_to_hear(listener: 
     began = time.monotonic()
     assert listener.listen() == Heard(1, 1, 0, 0, "0 messages were heard over 1 connections.")
     assert 0.3 <= time.monotonic() - began < 0.3 + SLACK
+    listener.use(tote_listen_seconds=PATIENCE_SECONDS, tote_listen_by_hand_seconds=0.1)
+    began = time.monotonic()
+    assert listener.listen(is_by_hand=True).connections == 1
+    assert 0.1 <= time.monotonic() - began < 0.1 + SLACK
     listener.use(tote_listen_seconds=PATIENCE_SECONDS, land_bytes_limit=1)
     with listener.session(HINTS) as running:
         listener.happen()

@@ -10,8 +10,8 @@ import pytest
 import time_machine
 from sqlalchemy import text
 
+from include.catchup.acquiring import Landed, land
 from include.catchup.log import PageStopped
-from include.catchup.pipeline import Landed, land
 from include.catchup.sources import SOURCES
 from include.providers import ticktock
 from include.providers.errors import Fatal, Retriable

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from include.catchup import register
+from include.catchup.acquiring import Landed, land
 from include.catchup.log import PageStopped
-from include.catchup.pipeline import Landed, land
 from include.catchup.poll import Window, next_window
 from include.catchup.sources import SOURCES
 from include.catchup.watching import watch

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from include.catchup.pipeline import Landed, land
+from include.catchup.acquiring import Landed, land
 from include.catchup.position import Position
 from include.catchup.sources import SOURCES, Source
 from include.providers.errors import Fatal, ProviderError, Retriable, StreamEnded

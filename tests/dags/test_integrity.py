@@ -127,7 +127,7 @@ def test_the_page_of_the_resend_explains_every_hold_and_every_finding(
     assert decisions <= named
 
 
-def test_markets_are_settled_retried_listed_checked_published_and_credited(
+def test_markets_are_settled_retried_listed_checked_published_and_their_credits_sent(
     dags: dict[str, Any],
 ) -> None:
     dag = dags["settle_markets"]
@@ -141,6 +141,7 @@ def test_markets_are_settled_retried_listed_checked_published_and_credited(
         "check",
         "publish",
         "credit",
+        "send_credits",
         "report_failures",
     ]
     assert [task["task_id"] for task in dag["tasks"]] == steps
@@ -152,7 +153,7 @@ def test_markets_are_settled_retried_listed_checked_published_and_credited(
     assert dag["schedule"] == "*/5 * * * *"
     assert dag["max_active_runs"] == 1
     assert dag["params"] == ["confirmation", "currency", "market_ids", "reason"]
-    assert dag["tasks"][-3]["outlets"] == ["settlements"]
+    assert dag["tasks"][-4]["outlets"] == ["settlements"]
 
 
 def test_the_page_of_markets_explains_every_finding_about_them(dags: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from sqlalchemy import text
 
 from include.sandbox.addresses import TICKTOCK_KEY, TOTE_KEY, WALLET_KEY, WALLET_SECRET
 from include.sandbox.client import Sandbox
+from include.settings import Settings
 from include.warehouse.alerts import raise_alert
 from include.warehouse.database import transaction
 from include.warehouse.findings import Finding, open_finding
@@ -106,21 +108,50 @@ def test_a_refused_key_fails_at_once_and_tells_people(
     assert states(run)["land"] == "failed"
     assert states(run)["publish"] == "upstream_failed"
     [told] = [alert["body"] for alert in sandbox.alerts()["alerts"]]
-    assert told["key"].startswith("task/catch_up_ticktock/land/-1/Fatal-403/")
+    assert told["key"].startswith("connection/catch_up_ticktock/ticktock/key/")
     assert "Check that the Airflow connection `ticktock` holds the right key" in told["body"]
-    assert told["url"].endswith("/dags/catch_up_ticktock/tasks/land")
+    assert told["url"].endswith("/dags/catch_up_ticktock")
     assert f"/runs/{quote(run.run_id)}/tasks/land" in told["body"]
     assert TICKTOCK_KEY not in json.dumps(told)
     assert value(warehouse, "SELECT count(*) FROM ops.alert WHERE sent_at IS NOT NULL") == 1
 
 
+def listen_shortly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As short as runs by hand may: a run of the schedule would take four minutes."""
+    from include.orchestration import tasks
+
+    short = tasks.SETTINGS.model_copy(update={"tote_listen_by_hand_seconds": 0.5})
+    monkeypatch.setattr(tasks, "SETTINGS", short)
+
+
+def test_a_key_that_both_wires_of_a_source_refuse_is_told_once_until_it_has_been_right(
+    dags: dict[str, Any], warehouse: Warehouse, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One refuses it by a status, the other by `errors` in an answer."""
+    began = time.monotonic()
+    listen_shortly(monkeypatch)
+    sandbox.configure("tote", bets=0, refusals="errors")
+
+    def run(key: str) -> set[tuple[str, str]]:
+        extra = {"base_url": sandbox.tote_url}
+        give_connection(monkeypatch, "tote", conn_type="http", password=key, extra=extra)
+        return set(states(dags["catch_up_tote"].test()).items())
+
+    assert {("land", "failed"), ("listen", "failed")} < run("another-key")
+    assert {state for _, state in run(TOTE_KEY)} == {"success"}
+    assert {("land", "failed"), ("listen", "failed")} < run("another-key")
+    assert time.monotonic() - began < Settings().tote_listen_seconds
+    told = [alert["body"] for alert in sandbox.alerts()["alerts"]]
+    assert [alert["key"].split("/")[:4] for alert in told] == [
+        ["connection", "catch_up_tote", "tote", "key"]
+    ] * 2
+    assert value(warehouse, "SELECT sum(times_raised) FROM ops.alert") == 4
+
+
 def test_a_socket_that_lets_nobody_in_is_told_and_holds_nothing_up(
     dags: dict[str, Any], warehouse: Warehouse, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from include.orchestration import tasks
-
-    short = tasks.SETTINGS.model_copy(update={"tote_listen_seconds": 0.5})
-    monkeypatch.setattr(tasks, "SETTINGS", short)
+    listen_shortly(monkeypatch)
     extra = {"base_url": sandbox.tote_url}
     give_connection(monkeypatch, "tote", conn_type="http", password=TOTE_KEY, extra=extra)
     sandbox.configure("tote", bets=30, history_seconds=6 * 3600, clock_offset_seconds=-3600)

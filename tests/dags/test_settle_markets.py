@@ -10,16 +10,23 @@ import pytest
 from sqlalchemy import text
 
 from include.markets import queue
-from include.sandbox.addresses import PREDICTION_KEY, PREDICTION_OPERATOR_ID
+from include.sandbox.addresses import (
+    PREDICTION_KEY,
+    PREDICTION_OPERATOR_ID,
+    WALLET_KEY,
+    WALLET_SECRET,
+)
 from include.sandbox.client import Sandbox
 from tests.airflow_home import PROJECT
+from tests.markets.crediting import MAPPED, today
 from tests.orchestration.connecting import give_connection, give_warehouse
+from tests.payouts.entering import enter, payout, stored
 from tests.warehouses import Warehouse
 
 pytestmark = pytest.mark.usefixtures("airflow_database", "connections")
 
 SHARD_STEPS = ("settle", "wait_for_status", "retry_failed", "fetch_payouts")
-LAST_STEPS = ("check", "publish", "credit", "report_failures")
+LAST_STEPS = ("check", "publish", "credit", "send_credits", "report_failures")
 
 
 @pytest.fixture
@@ -33,6 +40,13 @@ def connections(
         conn_type="http",
         password=PREDICTION_KEY,
         extra={"base_url": sandbox.prediction_url},
+    )
+    give_connection(
+        monkeypatch,
+        "wallet",
+        conn_type="http",
+        password=WALLET_KEY,
+        extra={"base_url": sandbox.wallet_url, "signing_secret": WALLET_SECRET},
     )
     give_connection(monkeypatch, "alerts", conn_type="http", extra={"base_url": sandbox.alerts_url})
     yield
@@ -50,6 +64,7 @@ def dag(monkeypatch: pytest.MonkeyPatch) -> Any:
     ours = {
         "prediction_operator_id": PREDICTION_OPERATOR_ID,
         "prediction_default_currency": "USD",
+        **MAPPED,
     }
     monkeypatch.setattr(market_tasks, "SETTINGS", market_tasks.SETTINGS.model_copy(update=ours))
     return DagBag(str(PROJECT / "dags")).dags["settle_markets"]
@@ -60,13 +75,15 @@ def rows(warehouse: Warehouse, statement: str) -> list[Any]:
         return list(connection.execute(text(statement)))
 
 
-def test_a_market_that_fails_is_retried_and_paid_in_one_run(
+def test_a_market_that_fails_is_retried_and_its_players_are_paid_in_one_run(
     dag: Any, warehouse: Warehouse, sandbox: Sandbox
 ) -> None:
     sandbox.configure("prediction", markets=1, positions=4, failing_share=1.0)
+    enter(warehouse, payout("of the operator", business_date=today()))
+    before = stored(warehouse, "of the operator")
     run = dag.test()
     instances = run.get_task_instances()
-    assert Counter(str(one.state) for one in instances) == {"success": 10}
+    assert Counter(str(one.state) for one in instances) == {"success": 11}
     [market_id] = sandbox.prediction_market_ids()
     named = {one.task_id: one.rendered_map_index for one in instances}
     assert [named[step] for step in SHARD_STEPS] == [market_id] * len(SHARD_STEPS)
@@ -74,8 +91,11 @@ def test_a_market_that_fails_is_retried_and_paid_in_one_run(
     assert (market.state, market.retry_attempts) == ("done", 1)
     assert market.published_payout == market.told_payout > 0
     owed = sandbox.prediction_owed(market_id)
-    [credited] = rows(warehouse, "SELECT count(*) AS number FROM prediction.credit")
-    assert credited.number == len(owed) > 0
+    credited = rows(warehouse, "SELECT transaction_id, state FROM finance.credit")
+    assert [row.state for row in credited] == ["paid"] * len(owed) != []
+    # Nothing else is sent that was entered today.
+    assert dict(sandbox.wallet_credits()) == {row.transaction_id: 1 for row in credited}
+    assert stored(warehouse, "of the operator") == before
 
     # With nothing to settle there is no shard, and the gates look all the same.
     again = {one.task_id: str(one.state) for one in dag.test().get_task_instances()}
@@ -106,6 +126,7 @@ def test_what_is_wrong_keeps_no_market_back_and_the_run_is_red(
         "check": "failed",
         "publish": "success",
         "credit": "success",
+        "send_credits": "success",
         "report_failures": "upstream_failed",
     }
     assert run.state == "failed"

@@ -13,7 +13,8 @@ from typing import Any
 from sqlalchemy import Engine, insert, text
 from sqlalchemy.exc import DBAPIError
 
-from include.markets.crediting import Credited, credit
+from include.markets.crediting import Credited, credit, read_mapping
+from include.payouts.credits import CreditsSent, send_credits
 from include.payouts.outbox import report_outbox
 from include.payouts.sending import Sent, send
 from include.sandbox.client import Sandbox
@@ -143,6 +144,15 @@ class Crediting:
     def credit(self, market_ids: list[str] | None = None) -> Credited:
         """A run of the pipeline's step."""
         return credit(self.warehouse.engine, self.settings, market_ids)
+
+    def deliver(self) -> CreditsSent:
+        """The step behind it, in the same run."""
+        assert self.sandbox is not None
+        partner = partner_at(self.sandbox)
+        is_mapped = read_mapping(self.settings) is not None
+        return send_credits(
+            self.warehouse.engine, lambda: partner, self.settings, "test", is_mapped=is_mapped
+        )
 
     def send(self) -> Sent:
         """The resend, which sends what was entered until today."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -57,6 +58,10 @@ class MarketPlay:
     sandbox: Sandbox
     settings: Settings = SETTINGS
     settled_by_others: int = 0
+    released: set[str] = field(default_factory=set)
+    """Markets of which a person lets count what the engine's own book does not say."""
+    settled_again: Counter[str] = field(default_factory=Counter)
+    """How often a person had a market ordered again of which an order was carried out in part."""
 
     def __post_init__(self) -> None:
         self.sandbox.configure("prediction", markets=1, positions=POSITIONS)
@@ -138,9 +143,12 @@ class MarketPlay:
 
     def decide(self, kind: str, decision: str) -> list[Resolution]:
         """Decide about every open finding of a kind."""
+        found = self.findings(kind)
+        if decision == "settle_again":
+            self.settled_again.update(finding.detail["market_id"] for finding in found)
         return [
             decide_after_a_kill(self.warehouse, partial(_resolve, finding.finding_id, decision))
-            for finding in self.findings(kind)
+            for finding in found
         ]
 
     # --- what is there ---------------------------------------------------------------------------
@@ -198,13 +206,13 @@ class MarketPlay:
         engine = self.engine_states()
         ordered = dict(self.rows(_ORDERED))
         for market_id, state in engine.items():
-            if state["settle_executions"] > 1:
+            if state["settle_executions"] > 1 + self.settled_again[market_id]:
                 found.append(f"{market_id} was settled {state['settle_executions']} times")
             calls = state["settle_calls"] + state["retry_calls"] - self.settled_by_others
             if calls > ordered.get(market_id, 0):
                 found.append(f"{market_id} was ordered more often than was written down")
         for market_id, state_word in self.states().items():
-            if state_word == "held":
+            if state_word == "held" or market_id in self.released:
                 continue
             owed = self.owed(market_id) if market_id in engine else {}
             published = self.payouts(market_id)

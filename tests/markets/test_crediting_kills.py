@@ -16,13 +16,13 @@ from sqlalchemy import Engine
 
 from include.markets.crediting import credit
 from include.model import RecordContext
-from include.payouts.sending import send
+from include.payouts.credits import send_credits
 from include.providers import prediction
 from include.sandbox.addresses import PREDICTION_KEY
 from include.sandbox.client import Sandbox
 from include.settings import Settings
 from tests.killing import Moment, Point, Task, Worker
-from tests.markets.crediting import Crediting, today
+from tests.markets.crediting import Crediting
 from tests.payouts.resending import partner_at
 from tests.warehouses import Warehouse
 
@@ -83,9 +83,12 @@ class Night:
         partner = partner_at(sandbox)
 
         def deliver(engine: Engine) -> None:
-            send(engine, partner, settings, today(), run_id="test")
+            send_credits(engine, lambda: partner, settings, "test", is_mapped=True)
 
-        return Task("credit", lambda engine: credit(engine, settings)), Task("send", deliver)
+        return (
+            Task("credit", lambda engine: credit(engine, settings)),
+            Task("send_credits", deliver),
+        )
 
     def points(self) -> list[Point]:
         """The commits of a run that nobody disturbs."""
@@ -98,9 +101,11 @@ class Night:
             assert worker.wait() == "killed", worker.error()
 
     def finish(self) -> None:
-        """Runs that are left alone, and the clerk, who pays what is owed by then."""
+        """A run that is left alone, the resend, and the clerk, who pays what is owed by then."""
         self._let_time_pass()
         self.crediting.credit()
+        self.crediting.deliver()
+        self._let_time_pass()
         self.crediting.send()
         if "contested" in self.crediting.states().values():
             # Refused again behind an answer that was lost: it may have been booked, until a person
@@ -155,7 +160,7 @@ def killed(points: Sequence[Point]) -> list[Point]:
     assert all(of_function.values())
     return [
         *(point for point in points if point.task == "credit"),
-        *(point for several in of_function.values() for point in several if point.task == "send"),
+        *(point for several in of_function.values() for point in several if point.task != "credit"),
     ]
 
 

@@ -32,6 +32,7 @@ class Made:
     state: str
     amount: Decimal
     adjusted: Decimal = Decimal(0)
+    was_sent: bool = False
 
     @property
     def comes_to(self) -> Decimal:
@@ -74,9 +75,10 @@ class Model:
         others.remove(name)
         return any(other in self.made or self.told.get(other) for other in others)
 
-    def send(self) -> None:
+    def send(self, *, again: bool) -> None:
         for name, known in self.made.items():
-            if known.state == "sending":
+            if known.state == "sending" and (again or not known.was_sent):
+                known.was_sent = True
                 known.state = "refused" if name == _REFUSED else "paid"
                 self._deliver(name, known.state == "paid")
 
@@ -152,9 +154,15 @@ class CreditMachine(RuleBasedStateMachine):
     another_run = a_run
 
     @rule()
+    def the_run_sends_what_was_not_sent(self) -> None:
+        self.crediting.deliver()
+        self.model.send(again=False)
+        self._look()
+
+    @rule()
     def the_resend(self) -> None:
         self.crediting.send()
-        self.model.send()
+        self.model.send(again=True)
         self._look()
 
     @rule(name=st.sampled_from(_NAMES))

@@ -43,7 +43,7 @@ POINTS = {
     "check 3 (batches.waiting)": (),
     "check 4 (batches.work_through)": (),
     "check 5 (batches.waiting)": (),
-    "check 6 (publishing._normalizer)": (),
+    "check 6 (publishing._currency)": (),
     "check 7 (batches.work_through)": (),
     "check 8 (batches.waiting)": (),
     "check 9 (batches.work_through)": (),

@@ -190,6 +190,25 @@ def test_what_is_stuck_is_a_finding_and_what_is_completed_is_paid(play: MarketPl
     assert play.market().state == "waiting"
 
 
+def test_what_is_left_of_an_order_that_was_carried_out_in_part_is_ordered_by_a_person(
+    play: MarketPlay,
+) -> None:
+    play.engine_changes(positions=6)
+    play.sandbox.fault("prediction", "truncated_body", call="settle", executed_items=2)
+    for _ in range(2):
+        play.run()
+        play.let_time_pass(play.settings.prediction_stuck_seconds)
+    play.run()
+    [finding] = play.findings("market_held")
+    assert "6 positions, but 2 are listed" in finding.summary
+    assert play.payouts() == {}
+    play.decide("market_held", "settle_again")
+    play.run()
+    assert play.market().state == "done"
+    assert play.market().completed_positions == 6
+    assert play.payouts() == play.owed()
+
+
 def test_what_fails_again_and_again_is_retried_so_often_and_the_others_are_paid(
     play: MarketPlay,
 ) -> None:
@@ -413,21 +432,28 @@ def test_a_correction_after_the_end_is_found_and_never_published_by_itself(
     assert play.payouts() == paid
 
 
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ({"kind": "html_page"}, "cannot be read"),
+        ({"kind": "status", "status": 500}, "is answered by no call, and others are"),
+    ],
+)
 def test_a_market_that_cannot_be_read_keeps_no_other_back_and_is_stuck_in_the_end(
-    play: MarketPlay,
+    play: MarketPlay, fault: dict[str, Any], told: str
 ) -> None:
     play.engine_changes(markets=2)
     play.step("plan")
     play.step("settle")
-    play.sandbox.fault("prediction", "html_page", call="status")
+    play.sandbox.fault("prediction", call="status", **fault)
     play.step("wait_for_status")
     assert sorted(play.states().values()) == ["fetching", "waiting"]
     [troubled] = play.rows("SELECT * FROM prediction.market WHERE trouble IS NOT NULL")
     play.let_time_pass(play.settings.prediction_stuck_seconds)
-    play.sandbox.fault("prediction", "html_page", call="status")
+    play.sandbox.fault("prediction", call="status", **fault)
     play.step("wait_for_status")
     assert play.market(troubled.market_id).state == "stuck"
-    assert "cannot be read" in play.findings("market_stuck")[0].summary
+    assert told in play.findings("market_stuck")[0].summary
     play.decide("market_stuck", "try_again")
     play.run()
     assert set(play.states().values()) == {"done"}

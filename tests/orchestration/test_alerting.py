@@ -34,7 +34,9 @@ from tests.orchestration.receivers import (
 )
 from tests.warehouses import Warehouse
 
-REFUSED = Fatal("ticktock", "It did not accept the key (401).", "Check the password.", status=401)
+REFUSED = Fatal("ticktock", "It knows nothing under / (404).", "Check `base_url`.", status=404)
+WRONG_KEY = Fatal("tote", "It did not accept the key (401).", "Check the password.", status=401)
+DISTRUSTED = Fatal("tote", "It is not to be trusted.", "Check the host.", fault="certificate")
 ALERT = Alert("finding/3", "Finding 3:\r\nBcc: nobody", "What happened.", "warning")
 
 
@@ -62,7 +64,9 @@ def connected(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 @dataclass(frozen=True)
 class FailedTask:
-    """What Airflow tells a callback: which task and run it is, and when the task last succeeded."""
+    """What Airflow tells a callback: which task and run it is, and when the task and a whole run
+    last succeeded.
+    """
 
     last_success: str | None
     run_id: str = "manual__2026-11-21T03:00:00+00:00"
@@ -70,6 +74,7 @@ class FailedTask:
     dag_id: str = "catch_up_ticktock"
     task_id: str = "land"
     run_after: datetime = datetime(2026, 11, 21, 3, 0, tzinfo=UTC)
+    last_run: str | None = "scheduled__1"
 
     def get_previous_ti(self, **criteria: Any) -> Any:
         assert criteria == {
@@ -78,6 +83,10 @@ class FailedTask:
             "map_index": self.map_index,
         }
         return self.last_success and SimpleNamespace(run_id=self.last_success)
+
+    def get_previous_dagrun(self, state: str) -> Any:
+        assert state == "success"
+        return self.last_run and SimpleNamespace(run_id=self.last_run)
 
 
 def failure(
@@ -97,7 +106,7 @@ def test_a_failed_task_is_told_with_what_to_click(connected: Warehouse, webhook:
     alert_failure(failure(REFUSED))
     [message] = webhook.messages
     assert set(message) == {"key", "title", "body", "severity", "url"}
-    assert message["key"] == ("task/catch_up_ticktock/land/-1/Fatal-401/2026-11-21/scheduled__1")
+    assert message["key"] == ("task/catch_up_ticktock/land/-1/Fatal-404/2026-11-21/scheduled__1")
     assert message["title"] == "catch_up_ticktock: land failed"
     assert message["severity"] == "critical"
     assert str(REFUSED) in message["body"]
@@ -144,6 +153,45 @@ def test_what_differs_in_its_words_only_is_told_once(
     for seconds in (30, 31):
         alert_failure(failure(Retriable("ticktock", f"No answer after {seconds} s.", "Wait.")))
     assert len(webhook.messages) == 1
+
+
+@pytest.mark.parametrize(
+    "alike",
+    [
+        Fatal("tote", "It did not accept the key, though it answered with 200.", "…", fault="key"),
+        Fatal("tote", "It refuses access (403).", "…", status=403),
+    ],
+)
+def test_a_key_that_is_refused_is_told_once_wherever_it_is_met(
+    alike: Fatal, connected: Warehouse, webhook: Webhook
+) -> None:
+    alert_failure(failure(WRONG_KEY, dag_id="catch_up_tote", task_id="land"))
+    alert_failure(failure(alike, "scheduled__7", dag_id="catch_up_tote", task_id="listen"))
+    alert_failure(failure(alike, None, dag_id="catch_up_tote", task_id="mapped", map_index=3))
+    [message] = webhook.messages
+    assert message["key"] == "connection/catch_up_tote/tote/key/2026-11-21/scheduled__1"
+    assert message["title"] == "catch_up_tote: land failed"
+    assert message["url"] == "http://airflow.test:8080/dags/catch_up_tote"
+    assert [row.times_raised for row in outbox(connected)] == [3]
+
+
+@pytest.mark.parametrize(
+    ("error", "changes"),
+    [
+        (DISTRUSTED, {}),
+        (ConnectionIncomplete("tote", "has no password", "the key"), {}),
+        (WRONG_KEY, {"last_run": "scheduled__2"}),
+        (WRONG_KEY, {"run_after": datetime(2026, 11, 22, 0, 0, tzinfo=UTC)}),
+        (Fatal("odds88", "It did not accept the key.", "…", fault="key"), {}),
+    ],
+    ids=str,
+)
+def test_what_else_is_wrong_with_a_connection_and_what_is_wrong_again_is_told(
+    error: Exception, changes: Any, connected: Warehouse, webhook: Webhook
+) -> None:
+    alert_failure(failure(WRONG_KEY))
+    alert_failure(failure(error, **changes))
+    assert len(webhook.messages) == 2
 
 
 def test_a_failure_that_lasts_is_told_again_the_next_day(

@@ -82,23 +82,34 @@ def violations(
     `secrets` may stand nowhere in the warehouse, beside the wallet's own and the signatures.
     Without `signs_soundly` a wrong key or secret is in use.
     """
-    wallet = _read_wallet(sandbox)
+    wallet = _read_wallet(sandbox, [])
     with warehouse.owner_engine.connect() as connection:
         outbox = _read_outbox(connection)
+        shown = _telling([*secrets, *_signatures(wallet)])
         return [
-            *_processed_is_credited_once(outbox, wallet),
-            *_lost_is_not_credited(outbox, wallet),
-            *_nothing_is_credited_twice(outbox, wallet, partner_is_idempotent),
-            *_every_answer_has_its_effect(outbox),
-            *_every_request_was_intended(outbox, wallet),
-            *_every_request_is_well_formed(outbox, wallet, signs_soundly),
-            *_only_what_is_due_is_sent(outbox),
-            *_attempts_do_not_overlap(outbox),
-            *_attempts_add_up(outbox),
-            *_holds_are_recorded(outbox),
-            *_days_add_up(connection, outbox),
-            *secrets_are_nowhere(connection, _telling([*secrets, *_signatures(wallet)])),
+            *_violations(connection, outbox, wallet, partner_is_idempotent, signs_soundly),
+            *secrets_are_nowhere(connection, shown),
         ]
+
+
+def _violations(
+    connection: Connection,
+    outbox: Outbox,
+    wallet: Wallet,
+    partner_is_idempotent: bool,
+    signs_soundly: bool,
+) -> Iterator[str]:
+    yield from _processed_is_credited_once(outbox, wallet)
+    yield from _lost_is_not_credited(outbox, wallet)
+    yield from _nothing_is_credited_twice(outbox, wallet, partner_is_idempotent)
+    yield from _every_answer_has_its_effect(outbox)
+    yield from _every_request_was_intended(outbox, wallet)
+    yield from _every_request_is_well_formed(outbox, wallet, signs_soundly)
+    yield from _only_what_is_due_is_sent(outbox)
+    yield from _attempts_do_not_overlap(outbox)
+    yield from _attempts_add_up(outbox)
+    yield from _holds_are_recorded(outbox)
+    yield from _days_add_up(connection, outbox)
 
 
 @dataclass
@@ -109,6 +120,7 @@ class Watch:
     secrets: tuple[str, ...] = ()
     signs_soundly: bool = True
     _today: date = date.min
+    _requests: list[dict[str, Any]] = field(default_factory=list)
     _payouts: dict[str, Row[Any]] = field(default_factory=dict)
     _attempts: dict[int, Row[Any]] = field(default_factory=dict)
     _items: dict[tuple[int, str], Row[Any]] = field(default_factory=dict)
@@ -122,15 +134,16 @@ class Watch:
         If `is_left_alone`, a run that nobody disturbed has just ended: then nothing of it may be
         unfinished, whatever the partner has answered.
         """
-        found = violations(
-            warehouse,
-            sandbox,
-            partner_is_idempotent=self.partner_is_idempotent,
-            secrets=self.secrets,
-            signs_soundly=self.signs_soundly,
-        )
+        wallet = _read_wallet(sandbox, self._requests)
         with warehouse.owner_engine.connect() as connection:
             outbox = _read_outbox(connection)
+            found = list(
+                _violations(
+                    connection, outbox, wallet, self.partner_is_idempotent, self.signs_soundly
+                )
+            )
+            shown = _telling([*self.secrets, *_signatures(wallet)])
+            found += secrets_are_nowhere(connection, shown)
             found += self._payouts_stay(outbox)
             found += self._attempts_stay(outbox)
             found += self._reports_stay(connection)
@@ -197,8 +210,8 @@ def _intent(attempt: Row[Any]) -> tuple[Any, ...]:
 # --- reading ------------------------------------------------------------------------------------
 
 
-def _read_wallet(sandbox: Sandbox) -> Wallet:
-    requests: list[dict[str, Any]] = []
+def _read_wallet(sandbox: Sandbox, requests: list[dict[str, Any]]) -> Wallet:
+    """Appends to `requests`, those that were read before, what came since."""
     while page := sandbox.wallet_requests(len(requests), _REQUESTS_A_PAGE, with_texts=True):
         requests += page
     executed = sandbox.wallet_transactions([name for name, _ in sandbox.wallet_credits()])

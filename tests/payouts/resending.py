@@ -109,26 +109,26 @@ class Resend:
 
     def points(self) -> list[Point]:
         """The points of a run that is left alone."""
-        with Worker(self.warehouse.pipelines_url, self.tasks) as worker:
+        with Worker(self.warehouse.engine, self.tasks) as worker:
             worker.wait()
             return worker.points()
 
     def kill(self, moment: Moment) -> str | None:
         """Run the tasks and kill them at `moment`: the point, or None if they ended before."""
-        with Worker(self.warehouse.pipelines_url, self.tasks, moment) as worker:
+        with Worker(self.warehouse.engine, self.tasks, moment) as worker:
             if worker.wait() != "killed":
                 return None
             return str(worker.points()[-1])
 
     def freeze(self, moment: Moment) -> str | None:
         """Freeze a run at `moment` until another one has gone on in its place, and then let it."""
-        url = self.warehouse.pipelines_url
-        with Worker(url, self.tasks, moment, signal.SIGSTOP, GIVING_WAY) as sleeper:
+        engine = self.warehouse.engine
+        with Worker(engine, self.tasks, moment, signal.SIGSTOP, GIVING_WAY) as sleeper:
             if sleeper.wait() != "frozen":
                 return None
             point = str(sleeper.points()[-1])
             self.let_the_lease_run_out()
-            with Worker(url, self.tasks) as other:
+            with Worker(engine, self.tasks) as other:
                 other.wait()
             sleeper.go_on()
             sleeper.wait()
@@ -137,8 +137,8 @@ class Resend:
     @contextmanager
     def frozen(self, moment: Moment, session: Mapping[str, str] | None = None) -> Iterator[Worker]:
         """A worker that runs the tasks and stands frozen at `moment`."""
-        url = self.warehouse.pipelines_url
-        with Worker(url, self.tasks, moment, signal.SIGSTOP, session) as worker:
+        engine = self.warehouse.engine
+        with Worker(engine, self.tasks, moment, signal.SIGSTOP, session) as worker:
             ending = worker.wait()
             assert ending == "frozen", f"{ending} without {moment}\n{worker.error()}"
             yield worker

@@ -651,6 +651,8 @@ def test_an_error_is_classed_by_whether_anything_was_sent() -> None:
     texts = ("prediction", "it happened", "do this")
     assert classify_error(Retriable(*texts)) is Execution.NOT_EXECUTED
     assert classify_error(Fatal(*texts)) is Execution.REJECTED
+    # Not the market's fault, and none is refused for it.
+    assert classify_error(Fatal(*texts, fault="certificate")) is Execution.NOT_EXECUTED
     assert classify_error(Ambiguous(*texts)) is Execution.IN_DOUBT
     assert classify_error(MemoryError()) is Execution.IN_DOUBT
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import logging
 import select
@@ -13,15 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from websockets.frames import Close, Frame, Opcode
 from websockets.utils import accept_key
 
@@ -34,6 +29,7 @@ from include.sandbox.addresses import ODDS88_CLIENT_ID, ODDS88_PASSWORD
 from include.sandbox.app import FAULTS_OF_STREAMS
 from include.sandbox.client import Sandbox
 from include.settings import Settings
+from tests.providers.certificates import made_certificate
 from tests.wire_server import Close as Closing
 from tests.wire_server import WireServer, answer, dripped, wire_server
 
@@ -1041,83 +1037,13 @@ def test_a_reason_that_repeats_the_token_is_told_without_it() -> None:
         assert "It said: … is used." in str(end_of(connected))
 
 
-# Certificates.
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """A self-signed certificate of 127.0.0.1 and another one of somebody else."""
-
-    path: Path
-
-    def server(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.path)
-        return context
-
-    def trusting(self) -> ssl.SSLContext:
-        return ssl.create_default_context(cafile=str(self.path))
-
-
-def made_certificate(path: Path, name: x509.GeneralName) -> Certificate:
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "odds88 in a test")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([name]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + certificate.public_bytes(serialization.Encoding.PEM)
-    )
-    return Certificate(path)
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> Certificate:
-    local = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    return made_certificate(tmp_path / "local.pem", local)
-
-
-def distrusted(place: Place) -> Fatal:
-    with pytest.raises(Fatal, match="Its certificate is not to be trusted") as caught:
-        connect(place)
-    check_texts(caught.value)
-    assert "nothing was sent" in caught.value.happened
-    assert "for a sound certificate" in caught.value.next_step
-    return caught.value
-
-
-def test_a_certificate_that_nobody_vouches_for_is_fatal(certificate: Certificate) -> None:
-    with peer(lambda one: one.upgrade(), certificate.server()) as place:
-        assert "self-signed certificate" in distrusted(place).happened
-    assert place.peers == []
-
-
-def test_a_certificate_of_somebody_else_is_fatal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    other = made_certificate(tmp_path / "other.pem", x509.DNSName("somebody.invalid"))
-    monkeypatch.setattr(http, "_TLS", other.trusting())
-    with peer(lambda one: one.upgrade(), other.server()) as place:
-        assert "not valid for '127.0.0.1'" in distrusted(place).happened
+# Encrypted.
 
 
 def test_an_encrypted_stream_is_read_as_a_plain_one(
-    certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    certificate = made_certificate(tmp_path / "local.pem")
     monkeypatch.setattr(http, "_TLS", certificate.trusting())
     messages = [b"%d" % number * 5000 for number in range(200)]
     go_on = threading.Event()

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, text
 
 from include.local.postgres import Postgres
+from include.quality import gates
+from include.quality.expectations import GroupResult, validate_rows
 from include.quality.gates import BatchHeld, GateReport, check_raw, check_settlements
 from include.quality.rules import GROUPS
 from include.settings import Settings
@@ -436,19 +438,92 @@ def test_two_checks_that_count_differently_hold_the_batch(
         check_settlements(warehouse.engine, "ticktock", SETTINGS)
 
 
+def test_small_batches_are_checked_together_and_what_is_wrong_with_one_is_its_alone(
+    warehouse: Warehouse, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def validate(engine: Engine, *batch_ids: int) -> dict[str, GroupResult]:
+        asked.append(batch_ids)
+        return validate_rows(engine, *batch_ids)
+
+    monkeypatch.setattr(gates, "validate_rows", validate)
+    monkeypatch.setattr(gates, "_SMALL_BATCH_ROWS", 2)
+    sound = [stage(connection, [{}, {}]) for _ in range(3)]
+    incomplete = stage(connection, [{}, {}])
+    connection.execute(
+        text("DELETE FROM staging.settlement WHERE batch_id = :id AND record_id = 2"),
+        {"id": incomplete},
+    )
+    failing = stage(connection, [{"outcome": None}, {}])
+    large = stage(connection, [{}, {}, {}])
+    with pytest.raises(BatchHeld, match=f"holds 1 batches of ticktock. Batch {incomplete} "):
+        check_settlements(warehouse.engine, "ticktock", SETTINGS)
+    assert asked == [(*sound, incomplete), (incomplete,), (failing,), (large,)]
+    names = set(results(connection, large))
+    for batch_id in sound:
+        assert batch_of(connection, batch_id).settlements_checked_at is not None
+        kept = results(connection, batch_id)
+        assert set(kept) == names
+        assert {(row.is_met, row.evaluated) for row in kept.values()} >= {(True, 2)}
+        assert all(row.is_met for row in kept.values())
+    assert batch_of(connection, incomplete).state == "held"
+    assert [row[0] for row in quarantined(connection, failing)] == [1]
+    assert staged(connection, failing) == [2]
+    left_open = (
+        "SELECT FROM pg_stat_activity WHERE datname = current_database()"
+        " AND usename = 'pipelines' AND application_name <> 'settlement-pipelines'"
+    )
+    assert connection.execute(text(left_open)).all() == []
+
+
+def test_batches_that_great_expectations_finds_fault_with_together_are_checked_one_by_one(
+    warehouse: Warehouse, connection: Connection
+) -> None:
+    faulty = stage(connection, [{}, {"outcome": None}])
+    connection.execute(text("UPDATE ops.batch SET received = 1, landed = 1"))
+    sound = stage(connection, [{}, {}])
+    # It alone sees the row that fails.
+    connection.execute(text("ALTER TABLE staging.settlement ENABLE ROW LEVEL SECURITY"))
+    connection.execute(
+        text(
+            "CREATE POLICY hidden ON staging.settlement TO loader USING (outcome IS NOT NULL"
+            " OR current_setting('application_name') <> 'settlement-pipelines')"
+        )
+    )
+    with pytest.raises(BatchHeld, match=rf"Batch {faulty} .*checks_agree: .*'outcome': \(1, 0\)"):
+        check_settlements(warehouse.engine, "ticktock", SETTINGS)
+    assert batch_of(connection, sound).settlements_checked_at is not None
+
+
+def test_what_cannot_be_checked_together_is_checked_one_by_one(
+    warehouse: Warehouse, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def validate(engine: Engine, *batch_ids: int) -> dict[str, GroupResult]:
+        if len(batch_ids) > 1:
+            raise RuntimeError("Great Expectations could not evaluate the group.")
+        return validate_rows(engine, *batch_ids)
+
+    monkeypatch.setattr(gates, "validate_rows", validate)
+    for _ in range(2):
+        stage(connection, [{}])
+    report = check_settlements(warehouse.engine, "ticktock", SETTINGS)
+    assert report == GateReport("check_settlements", 2, 2, 0)
+
+
 def test_two_gates_at_once_check_a_batch_once(warehouse: Warehouse, connection: Connection) -> None:
     batch_id = stage(connection, [{"outcome": None}, {}])
     reports: list[GateReport] = []
-    gates = [
+    threads = [
         threading.Thread(
             target=lambda: reports.append(check_settlements(warehouse.engine, "ticktock", SETTINGS))
         )
         for _ in range(2)
     ]
-    for gate in gates:
-        gate.start()
-    for gate in gates:
-        gate.join(60)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
     assert sorted(report.passed for report in reports) == [0, 1]
     assert connection.scalar(text("SELECT count(*) FROM ops.quality_result")) == len(
         results(connection, batch_id)

@@ -10,8 +10,8 @@ from decimal import Decimal
 
 import pytest
 from msgspec import structs
-from psycopg2 import DataError
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DataError
 
 from include.catchup.sources import Source
 from include.model import Leg, Outcome, RecordContext, Settlement

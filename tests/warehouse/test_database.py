@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import BigInteger, Column, Connection, MetaData, Numeric, Table, Text, text
 from sqlalchemy.dialects.postgresql import BOOLEAN, BYTEA, TIMESTAMP
+from sqlalchemy.exc import DataError
 
 from include.local.postgres import Postgres
 from include.model import Status
-from include.warehouse.database import copy_rows, open_engine
+from include.warehouse.database import copy_out, copy_rows, open_engine
 from tests.warehouses import empty_database
 
 COPIED = Table(
@@ -135,6 +136,17 @@ def test_what_stops_the_rows_is_raised_and_nothing_is_copied(connection: Connect
             copy_rows(connection, COPIED, COPIED.columns.keys(), rows())
         savepoint.rollback()
     assert list(connection.execute(COPIED.select())) == []
+
+
+def test_what_postgres_refuses_of_a_copy_is_raised_as_of_any_statement(
+    connection: Connection,
+) -> None:
+    """Whoever catches the warehouse's errors need not know by which way rows went."""
+    row = (1, "no\0text", None, None, None, None, None)
+    with pytest.raises(DataError, match="0x00"), connection.begin_nested():
+        copy_rows(connection, COPIED, COPIED.columns.keys(), [row])
+    with pytest.raises(DataError, match="division by zero"), connection.begin_nested():
+        copy_out(connection, "SELECT 1 / 0")
 
 
 @pytest.mark.parametrize("column", [(b"bytes", "text"), (memoryview(b"x"), None), (1.5, None)])

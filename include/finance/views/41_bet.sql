@@ -13,62 +13,8 @@ SELECT
     bet.enhancement,
     bet.payout_multiplier,
     terms.base_currency AS reporting_currency,
-    CASE
-        WHEN terms.source IS NULL THEN NULL
-        WHEN bet.stake = 0 THEN 0
-        WHEN bet.placement_rate > 0 THEN (
-            -- A quotient of numerics is cut somewhere; whole parts and products are exact.  Counted
-            -- in halves of the last digit, only what is exactly between two goes to the even one.
-            SELECT 0.00000001 * div(
-                CASE
-                    WHEN halves * divisor = doubled AND mod(halves, 4) IN (1, -1)
-                    THEN halves - sign(halves)
-                    ELSE halves + sign(halves)
-                END,
-                2
-            )
-            FROM (
-                SELECT div(doubled, divisor) AS halves, doubled, divisor
-                FROM (
-                    SELECT
-                        200000000 * bet.stake * CASE terms.direction
-                            WHEN 'base_per_unit' THEN bet.placement_rate ELSE 1
-                        END AS doubled,
-                        CASE terms.direction
-                            WHEN 'units_per_base' THEN bet.placement_rate ELSE 1
-                        END AS divisor
-                ) AS fraction
-                OFFSET 0
-            ) AS quotient
-        )
-    END AS reporting_stake,
-    CASE
-        WHEN terms.source IS NULL THEN NULL
-        WHEN bet.payout = 0 THEN 0
-        WHEN bet.settlement_rate > 0 THEN (
-            SELECT 0.00000001 * div(
-                CASE
-                    WHEN halves * divisor = doubled AND mod(halves, 4) IN (1, -1)
-                    THEN halves - sign(halves)
-                    ELSE halves + sign(halves)
-                END,
-                2
-            )
-            FROM (
-                SELECT div(doubled, divisor) AS halves, doubled, divisor
-                FROM (
-                    SELECT
-                        200000000 * bet.payout * CASE terms.direction
-                            WHEN 'base_per_unit' THEN bet.settlement_rate ELSE 1
-                        END AS doubled,
-                        CASE terms.direction
-                            WHEN 'units_per_base' THEN bet.settlement_rate ELSE 1
-                        END AS divisor
-                ) AS fraction
-                OFFSET 0
-            ) AS quotient
-        )
-    END AS reporting_payout,
+    core.converted(bet.stake, bet.placement_rate, terms.direction) AS reporting_stake,
+    core.converted(bet.payout, bet.settlement_rate, terms.direction) AS reporting_payout,
     bet.placement_rate,
     bet.settlement_rate,
     terms.direction AS rate_direction,
@@ -88,7 +34,7 @@ SELECT
     bet.batch_id
 FROM core.settlement AS bet
 LEFT JOIN ops.rate_terms AS terms USING (source)
-WHERE bet.is_current AND bet.source IN ('odds88', 'tote');
+WHERE bet.is_current AND core.is_bet(bet.source);
 
 COMMENT ON VIEW finance.bet IS
     'How every bet stands now: one row each, however many legs it has, with its money in the bet''s own currency and, once it is said what the provider''s exchange rates mean, in the reporting currency. Contested, open, cancelled and rejected bets are here too; finance.daily_bet leaves them out. Never add up stake or payout of several currencies: group by currency.';

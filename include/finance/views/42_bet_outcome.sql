@@ -24,7 +24,7 @@ FROM (
         -- What is cancelled or rejected may have an outcome too, which has no effect.
         CASE WHEN status IN ('settled', 'void') THEN outcome ELSE status END AS result
     FROM core.daily_settlement
-    WHERE source IN ('odds88', 'tote') AND settlements > 0
+    WHERE core.is_bet(source) AND settlements > 0
 ) AS counted
 GROUP BY source, settled_date, currency;
 

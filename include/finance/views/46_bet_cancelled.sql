@@ -21,7 +21,7 @@ SELECT
     batch_id
 FROM finance.settlement_history
 WHERE is_current
-    AND source IN ('odds88', 'tote')
+    AND core.is_bet(source)
     AND status IN ('cancelled', 'rejected', 'failed');
 
 COMMENT ON VIEW finance.bet_cancelled IS

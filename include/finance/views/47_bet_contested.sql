@@ -25,7 +25,7 @@ LEFT JOIN ops.finding AS finding
     AND finding.source = bet.source
     AND finding.detail ->> 'source_key' = bet.source_key
     AND finding.detail ->> 'provider_order' = bet.provider_order
-WHERE bet.is_contested AND bet.source IN ('odds88', 'tote');
+WHERE bet.is_contested AND core.is_bet(bet.source);
 
 COMMENT ON VIEW finance.bet_contested IS
     'Every content of every decision about a bet of which the provider told several, until somebody chooses: the rows of one finding contradict each other, and one of them counts. A bet whose last decision is contested is outside of finance.daily_bet and finance.bet_outcome meanwhile.';

@@ -22,8 +22,13 @@ _NO_LONGER_HELD = {"held_at": None, "held_from": None, "held_reason": None}
 
 
 def _list_again(connection: Connection, asked: Row[Any], answer: Answer) -> Change:
-    """What was listed is given up: whatever of it is listed again lands again."""
     market = _waiting(connection, asked, "held")
+    _give_up_list(connection, market)
+    return _move(connection, market, "fetching", listing_sha256=None, differences=[])
+
+
+def _give_up_list(connection: Connection, market: Row[Any]) -> None:
+    """What was listed is given up: whatever of it is listed again lands again."""
     batch = _batch(connection, market)
     if batch is not None and batch.state == "held":
         batches.move(
@@ -33,7 +38,6 @@ def _list_again(connection: Connection, asked: Row[Any], answer: Answer) -> Chan
             discarded=batch.landed,
             **_NO_LONGER_HELD,
         )
-    return _move(connection, market, "fetching", listing_sha256=None, differences=[])
 
 
 def _release(connection: Connection, asked: Row[Any], answer: Answer) -> Change:
@@ -63,6 +67,15 @@ def _look_again(connection: Connection, asked: Row[Any], answer: Answer) -> Chan
     return _move(connection, market, "settling", trouble=None, troubled_since=None, **fresh)
 
 
+def _settle_rest(connection: Connection, asked: Row[Any], answer: Answer) -> Change:
+    """A status cannot tell positions that are on their way from those that nobody ordered."""
+    market = _waiting(connection, asked, "held", "stuck")
+    _give_up_list(connection, market)
+    fresh = {"progressed_at": func.now(), "listing_sha256": None, "differences": []}
+    calm = {"trouble": None, "troubled_since": None}
+    return _move(connection, market, "resolved", settle_attempts=0, **fresh, **calm)
+
+
 def _settle_again(connection: Connection, asked: Row[Any], answer: Answer) -> Change:
     market = _waiting(connection, asked, "refused")
     return _move(connection, market, "settling", settle_attempts=0)
@@ -73,11 +86,12 @@ def _withdraw(connection: Connection, asked: Row[Any], answer: Answer) -> Change
     return _move(connection, market, "withdrawn", next_look_at=None)
 
 
-def _waiting(connection: Connection, asked: Row[Any], state: State) -> Row[Any]:
+def _waiting(connection: Connection, asked: Row[Any], *states: State) -> Row[Any]:
     market = lock(connection, asked.detail["market_id"])
-    if market.state != state:
+    if market.state not in states:
         raise DecisionRefused(
-            f"Market {market.market_id} is not {state} any more: it is {market.state}.",
+            f"Market {market.market_id} is not {' or '.join(states)} any more: it is "
+            f"{market.state}.",
             "Look at its later findings, or acknowledge this one.",
         )
     return market
@@ -113,8 +127,10 @@ def _move(connection: Connection, market: Row[Any], state: State, **values: Any)
 DECISIONS: dict[tuple[str, str], Decide] = {
     ("market_held", "try_again"): _list_again,
     ("market_held", "release_market"): _release,
+    ("market_held", "settle_again"): _settle_rest,
     ("market_failed", "try_again"): _retry_again,
     ("market_stuck", "try_again"): _look_again,
+    ("market_stuck", "settle_again"): _settle_rest,
     ("market_refused", "try_again"): _settle_again,
     ("market_refused", "withdraw"): _withdraw,
 }

@@ -43,7 +43,7 @@ COMMENT ON COLUMN prediction.credit_standing.player_id IS 'Who is credited, in c
 COMMENT ON COLUMN prediction.credit_standing.currency IS 'The market''s currency.';
 COMMENT ON COLUMN prediction.credit_standing.amount IS 'What is credited, in major units, without its adjustments.';
 COMMENT ON COLUMN prediction.credit_standing.record_id IS 'The version of the settlement that says so.';
-COMMENT ON COLUMN prediction.credit_standing.state IS 'due: the next run looks at it. held: it waits for a decision. owed: the operator pays it, because the wallet was not told or has refused it. sending: the wallet is told by the next resend, or may have been. paid: the wallet has paid it. acknowledged: the operator has.';
+COMMENT ON COLUMN prediction.credit_standing.state IS 'due: the next run looks at it. held: it waits for a decision. owed: the operator pays it, because the wallet was not told or has refused it. sending: the wallet is told by the run that made it, or by the next resend, or was told and may have paid. paid: the wallet has paid it. acknowledged: the operator has.';
 COMMENT ON COLUMN prediction.credit_standing.hold_reason IS 'Why it is held; NULL unless it is.';
 COMMENT ON COLUMN prediction.credit_standing.finding_id IS 'The finding that asks about it; NULL if none does.';
 COMMENT ON COLUMN prediction.credit_standing.transaction_id IS 'Its payout in the outbox; NULL if it was never there.';

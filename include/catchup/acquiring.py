@@ -1,4 +1,4 @@
-"""The first step of every source: land what arrived."""
+"""The first step of every source: land what arrived, in the way in which it is acquired."""
 
 from __future__ import annotations
 

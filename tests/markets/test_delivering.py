@@ -1,0 +1,258 @@
+"""Credits on their way to the wallet: in the run that makes them; what is left, by the resend."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from include.markets.watching import watch_markets
+from include.payouts import sending
+from include.payouts.credits import CreditsSent, send_credits
+from include.payouts.outbox import freeze_new
+from include.payouts.outcome import OutboxUnsound
+from include.payouts.sending import LEASE, BreakerTripped, Partner, SendingStopped, Sent, send
+from include.sandbox.addresses import WALLET_KEY
+from include.sandbox.client import Sandbox
+from include.warehouse.leases import hold_lease
+from tests.markets.crediting import Crediting, today
+from tests.payouts.entering import enter, payout, rows
+from tests.payouts.resending import partner_at
+from tests.warehouses import Warehouse
+
+
+@pytest.fixture
+def crediting(shared_warehouse: Warehouse, sandbox: Sandbox) -> Crediting:
+    """Market m, of which nothing was told yet."""
+    crediting = Crediting(shared_warehouse, sandbox)
+    crediting.market("m")
+    return crediting
+
+
+def complete(crediting: Crediting, *names: str, **changes: Any) -> None:
+    """Settlements that pay, and their credits."""
+    crediting.publish(*(crediting.row(name, **changes) for name in names))
+    crediting.credit()
+
+
+def fault(crediting: Crediting, kind: str, **parameters: Any) -> None:
+    assert crediting.sandbox is not None
+    crediting.sandbox.fault("wallet", kind, **parameters)
+
+
+def outbox(crediting: Crediting) -> list[Any]:
+    """What is not a credit, with everything about it."""
+    return rows(
+        crediting.warehouse,
+        "SELECT transaction.*, transaction.xmin, attempt_id FROM wallet.transaction"
+        " LEFT JOIN wallet.attempt_item USING (transaction_id)"
+        " WHERE origin_source IS DISTINCT FROM 'prediction' ORDER BY transaction_id",
+    )
+
+
+def windows(crediting: Crediting) -> int:
+    """How often anybody has begun to send."""
+    return len(rows(crediting.warehouse, "SELECT FROM wallet.sending_window"))
+
+
+def test_credits_are_paid_in_the_run_that_makes_them(crediting: Crediting) -> None:
+    names = [f"s{number:02}" for number in range(14)]
+    complete(crediting, *names)
+    # As few at first as of any payouts: one, then ten.
+    assert crediting.deliver() == CreditsSent(requests=3, processed=14)
+    assert crediting.deliver() == CreditsSent()
+    assert set(crediting.states().values()) == {"paid"}
+    assert crediting.paid_by_wallet() == dict.fromkeys(names, 1)
+    # Nothing is reported before the day is over, and the resend's window is all its own.
+    assert rows(crediting.warehouse, "SELECT FROM wallet.reported_outcome") == []
+    still_open = "SELECT FROM wallet.sending_window WHERE closes_at > clock_timestamp()"
+    assert rows(crediting.warehouse, still_open) == []
+    assert crediting.wrong() == []
+
+
+def test_a_payout_that_the_operator_enters_today_is_left_untouched(crediting: Crediting) -> None:
+    day_before = today() - timedelta(days=1)
+    enter(crediting.warehouse, payout("in a dry run", business_date=today(), currency="USD"))
+    freeze_new(crediting.warehouse.engine)
+    enter(
+        crediting.warehouse,
+        payout("of today", business_date=today(), currency="USD"),
+        payout("of yesterday", business_date=day_before, currency="USD"),
+        payout("prediction:of another", business_date=today(), currency="USD"),
+        payout("unsignable", business_date=today(), currency="USD", amount=2**53),
+    )
+    before = outbox(crediting)
+    assert [row.transaction_id for row in before if row.item] == ["in a dry run"]
+    complete(crediting, "s1")
+    assert crediting.deliver() == CreditsSent(requests=1, processed=1)
+    assert outbox(crediting) == before
+
+
+def test_what_the_wallet_refuses_is_owed_in_the_same_run(crediting: Crediting) -> None:
+    complete(crediting, "s1", "s2")
+    crediting.refuse("s2")
+    assert crediting.deliver() == CreditsSent(requests=2, processed=1, held=1)
+    assert crediting.states() == {"s1": "paid", "s2": "owed"}
+    assert crediting.findings() == ["credits_refused"]
+
+
+def test_what_is_in_doubt_waits_for_the_resend(crediting: Crediting) -> None:
+    complete(crediting, "s1", "s2")
+    fault(crediting, "reset_before_answer", executed=True)
+    assert crediting.deliver() == CreditsSent(requests=2, processed=1, unclear=1)
+    begun = windows(crediting)
+    assert crediting.deliver() == CreditsSent(unclear=1)
+    assert windows(crediting) == begun
+    complete(crediting, "s3")
+    assert crediting.deliver() == CreditsSent(requests=1, processed=1, unclear=1)
+    # As if the request's time had run out, and the next day had begun.
+    crediting.as_owner(
+        "SET LOCAL session_replication_role = replica;"
+        " UPDATE wallet.attempt SET deadline_at = least(deadline_at, clock_timestamp())"
+    )
+    assert crediting.send() == Sent(requests=1, processed=1)
+    assert crediting.paid_by_wallet() == {"s1": 1, "s2": 1, "s3": 1}
+    assert crediting.wrong() == []
+
+
+def test_a_wallet_that_is_away_is_no_failure_and_the_resend_pays_once(
+    crediting: Crediting, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sending, "_BRIEF_WAIT_SECONDS", 0)
+    complete(crediting, "s1", "s2")
+    fault(crediting, "status", status=429, times=2)
+    with caplog.at_level(logging.INFO):
+        assert crediting.deliver() == CreditsSent(requests=1, unsent=2)
+        assert crediting.deliver() == CreditsSent(requests=1, unsent=2)
+    assert "USD: 2 to be sent, 0 sent and without an end" in caplog.text
+    assert "resend_settlements all of them at 01:00 UTC" in caplog.text
+    assert crediting.send() == Sent(requests=2, processed=2)
+    assert crediting.paid_by_wallet() == {"s1": 1, "s2": 1}
+
+
+def test_markets_do_not_wait_for_long_until_all_of_many_credits_are_sent(
+    crediting: Crediting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete(crediting, *(f"s{number:02}" for number in range(14)))
+    with monkeypatch.context() as patch:
+        patch.setattr(sending, "_BRIEF_SECONDS", 0)
+        assert crediting.deliver() == CreditsSent(requests=2, processed=11, unsent=3)
+    assert crediting.deliver() == CreditsSent(requests=2, processed=3)
+
+
+def test_while_another_sender_is_at_work_nothing_is_sent_and_the_log_says_so(
+    crediting: Crediting, caplog: pytest.LogCaptureFixture
+) -> None:
+    complete(crediting, "s1")
+    crediting.settings = crediting.settings.model_copy(update={"wallet_lease_seconds": 0.2})
+    engine = crediting.warehouse.engine
+    with hold_lease(engine, "sender", LEASE, "resend of last night", 60):
+        assert crediting.deliver() == CreditsSent(unsent=1)
+    assert "wallet/sending is held by resend of last night" in caplog.text
+    assert crediting.deliver() == CreditsSent(requests=1, processed=1)
+
+
+def test_runs_and_a_resend_at_once_pay_everybody_once(crediting: Crediting) -> None:
+    names = [f"s{number:02}" for number in range(30)]
+    complete(crediting, *names)
+    day_before = today() - timedelta(days=1)
+    others = [f"t{number:02}" for number in range(30)]
+    enter(crediting.warehouse, *(payout(each, business_date=day_before) for each in others))
+    assert crediting.sandbox is not None
+    partner = partner_at(crediting.sandbox)
+
+    def resend() -> None:
+        send(crediting.warehouse.engine, partner, crediting.settings, day_before)
+
+    threads = [
+        threading.Thread(target=target, daemon=True)
+        for target in (crediting.deliver, resend, crediting.deliver)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert crediting.paid_by_wallet() == dict.fromkeys([*names, *others], 1)
+
+
+def test_a_breaker_is_told_once_and_other_currencies_go_on(crediting: Crediting) -> None:
+    names = [f"s{number:02}" for number in range(14)]
+    complete(crediting, *names)
+    crediting.refuse(*names)
+    assert crediting.sandbox is not None
+    crediting.sandbox.configure("wallet", stores_refusals=False)
+    with pytest.raises(BreakerTripped, match="USD"):
+        crediting.deliver()
+    assert crediting.findings() == ["refusals_held"]
+    crediting.refuse()
+    begun = windows(crediting)
+    assert crediting.deliver() == CreditsSent(unsent=3)
+    assert windows(crediting) == begun
+    complete(crediting, "e1", currency="EUR")
+    assert crediting.deliver() == CreditsSent(requests=1, processed=1, unsent=3)
+    crediting.decide("refusals_held", "send_again")
+    assert crediting.deliver() == CreditsSent(requests=2, processed=3, unclear=11)
+    assert crediting.send().processed == 11
+
+
+def test_a_wrong_secret_stops_the_run_and_loses_nothing(crediting: Crediting) -> None:
+    complete(crediting, "s1", "s2")
+    assert crediting.sandbox is not None
+    wrong = Partner(crediting.sandbox.wallet_url, WALLET_KEY, "wrong")
+    with pytest.raises(SendingStopped, match="signing_secret"):
+        send_credits(crediting.warehouse.engine, lambda: wrong, crediting.settings, is_mapped=True)
+    assert set(crediting.states().values()) == {"sending"}
+    assert crediting.deliver().processed >= 1
+    crediting.send()
+    assert crediting.paid_by_wallet() == {"s1": 1, "s2": 1}
+
+
+def test_nothing_is_sent_whose_bytes_say_something_else(crediting: Crediting) -> None:
+    complete(crediting, "s1")
+    crediting.as_owner(
+        "SET LOCAL session_replication_role = replica;"
+        " UPDATE wallet.transaction SET item = convert_to('{}', 'UTF8')"
+    )
+    with pytest.raises(OutboxUnsound, match="prediction:s1"):
+        crediting.deliver()
+    assert crediting.paid_by_wallet() == {}
+
+
+def test_without_the_wallet_there_is_nothing_to_do_and_the_log_says_why(
+    crediting: Crediting, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unknown() -> Partner:
+        raise AssertionError("nobody said where the wallet is")
+
+    crediting.map(False)
+    complete(crediting, "s1")
+    with caplog.at_level(logging.INFO):
+        engine = crediting.warehouse.engine
+        assert send_credits(engine, unknown, crediting.settings, is_mapped=False) == CreditsSent()
+    assert "the operator pays what is owed" in caplog.text
+    # What was entered before the wallet was switched off is sent all the same.
+    crediting.map(True)
+    complete(crediting, "s2")
+    crediting.map(False)
+    assert crediting.deliver() == CreditsSent(requests=1, processed=1)
+
+
+def test_credits_that_nobody_sends_are_told_once_until_they_are_sent(crediting: Crediting) -> None:
+    engine, settings = crediting.warehouse.engine, crediting.settings
+    complete(crediting, "s1", "s2")
+    assert watch_markets(engine, settings).opened == []
+    crediting.as_owner(
+        "SET LOCAL session_replication_role = replica; UPDATE wallet.transaction"
+        f" SET entered_at = entered_at - interval '{settings.feed_late_seconds + 1} s'"
+    )
+    assert len(watch_markets(engine, settings).opened) == 1
+    assert watch_markets(engine, settings).opened == []
+    [found] = rows(crediting.warehouse, "SELECT kind, summary FROM ops.finding")
+    assert (found.kind, "2 credits of markets wait" in found.summary) == ("credits_late", True)
+    # One that is in doubt is the resend's.
+    fault(crediting, "reset_before_answer", executed=True)
+    assert crediting.deliver() == CreditsSent(requests=2, processed=1, unclear=1)
+    assert len(watch_markets(engine, settings).closed) == 1

@@ -1,0 +1,36 @@
+"""A few kills of what `make chaos ONLY=markets` plays any number of times, and its own errors."""
+
+from __future__ import annotations
+
+import random
+
+from sqlalchemy import text
+
+from include.sandbox.client import Sandbox
+from tests.markets.disturbing import DisturbedMarkets
+from tests.warehouses import Warehouse
+
+KILLS = 2
+PAID_BY_HAND_AS_WELL = """
+SET LOCAL session_replication_role = replica;
+UPDATE prediction.credit
+SET state = 'acknowledged', acknowledged_at = now(), acknowledged_by = 'a clerk', reference = '1'
+FROM wallet.transaction
+WHERE transaction.transaction_id = credit.transaction_id AND disposition = 'processed'
+"""
+
+
+def test_markets_killed_at_random_pay_each_position_once(
+    warehouse: Warehouse, sandbox: Sandbox
+) -> None:
+    disturbed = DisturbedMarkets(warehouse, sandbox, random.Random(20261121))
+    killed = 0
+    while killed < KILLS:
+        moment = disturbed.moment()
+        disturbed.make_trouble()
+        killed += disturbed.disturb(moment) is not None
+        assert disturbed.wrong() == [], moment
+    assert disturbed.wrong_when_left_alone() == []
+    with warehouse.owner_engine.begin() as connection:
+        connection.execute(text(PAID_BY_HAND_AS_WELL))
+    assert any("was paid 2 times" in sentence for sentence in disturbed.wrong())
