@@ -242,12 +242,9 @@ class Play:
             connection.execute(text("UPDATE ops.lease SET expires_at = clock_timestamp()"))
             connection.execute(
                 text(
-                    "UPDATE tote.bet SET next_ask_at = now() WHERE tote_id IN ("
-                    " SELECT tote_id FROM tote.bet"
+                    "UPDATE tote.bet SET next_ask_at = now()"
                     " WHERE asked_at > coalesce(answered_at, '-infinity')"
                     " AND absent_since IS NULL"
-                    # Who is frozen holds what it was about to write.
-                    " FOR UPDATE SKIP LOCKED)"
                 )
             )
 

@@ -346,7 +346,9 @@ class _Reader:
             )
         except ProviderError as error:
             is_answered = error.status in _ANSWERED
-            if window.after is not None and (is_answered or isinstance(error, Fatal)):
+            # A key or a certificate says nothing of the place that was asked for.
+            is_about_place = isinstance(error, Fatal) and error.fault is None
+            if window.after is not None and (is_answered or is_about_place):
                 self._note_failure(window, error)
             raise
 

@@ -7,6 +7,7 @@ import smtplib
 import ssl
 from collections.abc import Callable
 from email.message import EmailMessage
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
@@ -166,8 +167,9 @@ def _key(context: Context, error: BaseException | str | None) -> str:
     instance = context["ti"]
     match error:
         case ConnectionIncomplete():
-            wrong = f"{error.connection_id}/incomplete"
-        case Fatal(fault=str()):
+            wrong = f"{error.connection_id}/{error.lacking}"
+        # What is forbidden to one call (403) may be allowed to others: that says less of the key.
+        case Fatal(fault=str()) if error.status != HTTPStatus.FORBIDDEN:
             wrong = f"{error.provider}/{error.fault}"
         case _:
             task = f"{instance.dag_id}/{instance.task_id}/{_map_index(instance)}"
@@ -204,6 +206,8 @@ def _last_success_of_task(context: Context) -> str | None:
 
 def _last_success_of_run(context: Context) -> str | None:
     # Tasks of one run have succeeded last in different runs: what is mapped, or failed before.
+    if context["dag_run"].logical_date is None:
+        raise LookupError("it knows of none before a run without a logical date")
     success = context["ti"].get_previous_dagrun(state=DagRunState.SUCCESS)
     return success.run_id if success else None
 

@@ -34,6 +34,7 @@ class ConnectionIncomplete(Exception):
 
     def __init__(self, connection_id: str, lacking: str, fields: str) -> None:
         self.connection_id = connection_id
+        self.lacking = lacking
         super().__init__(
             f"The Airflow connection `{connection_id}` {lacking}. Nothing was read or written. "
             f"Fill in {fields} under Admin → Connections, or in the environment variable "

@@ -314,8 +314,6 @@ class Client:
         return Retriable(self.provider, f"{happened} {KEPT}", next_step)
 
     def _unwritten_or_unknown(self, error: httpx.TransportError, url_path: str) -> ProviderError:
-        if (distrust := _distrust_in(error)) is not None:
-            return self._distrusted(distrust, NOTHING_SENT)
         happened = self._broken_off(error, url_path, "before its deadline")
         if self._backend.call.request_started:
             return Ambiguous(
@@ -324,6 +322,8 @@ class Client:
                 "Nothing to do now: what was sent counts as in doubt until "
                 f"{self.provider} or a person has said what became of it.",
             )
+        if (distrust := _distrust_in(error)) is not None:
+            return self._distrusted(distrust, NOTHING_SENT)
         next_step = WAIT_AND_SEE.format(provider=self.provider)
         return Retriable(self.provider, f"{happened} {NOTHING_SENT}", next_step)
 

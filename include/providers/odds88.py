@@ -532,7 +532,8 @@ _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Arithme
 
 
 # How a message is taken apart. Two ways with one result: at full speed while every name in it is
-# documented, and slowly as soon as one is not. What stands behind names is judged by `read_bet`.
+# documented, and slowly as soon as one is not. What stands behind names is judged by `read_bet`,
+# but for a number that no `Decimal` can hold, which the slow way finds at once.
 
 
 def _read_documented_message(body: bytes) -> Message:

@@ -1029,7 +1029,6 @@ def _unacknowledged() -> Fatal:
         PROVIDER,
         f"It let us connect to its socket, but did not accept the key there. {KEPT}",
         f"{_CREDENTIALS} Correct what is wrong, then clear this task.",
-        fault="key",
     )
 
 

@@ -185,8 +185,8 @@ def open_client(base_url: str, api_key: str, settings: Settings) -> Client:
 def post_settlement(client: Client, body: bytes, signing: Signing, *, ends_at: float) -> Answer:
     """Send one batch, once; `classify_answer` and `classify_error` say what came of it.
 
-    `ends_at` is the attempt's deadline on the clock of `time.monotonic`.  Raises `Retriable` if
-    no byte was written, and `Ambiguous` if the partner may have executed it.
+    `ends_at` is the attempt's deadline on the clock of `time.monotonic`.  Raises `Retriable` or
+    `Fatal` if no byte was written, and `Ambiguous` if the partner may have executed it.
     """
     return client.post(_PATH, body, auth=signing, ends_at=ends_at)
 
@@ -216,13 +216,16 @@ _BISECTED_STATUSES = frozenset({400, 413, 422})
 def classify_error(error: BaseException) -> Execution:
     """What an attempt that ended without an answer means; anything unforeseen is in doubt.
 
-    A `Fatal` comes from before anything was sent.
+    A `Fatal` comes from before anything was sent.  A certificate that is not to be trusted is one
+    host's, at one moment: another try may meet another.
     """
-    if isinstance(error, Retriable):
-        return Execution.NOT_EXECUTED
-    if isinstance(error, Fatal):
-        return Execution.REJECTED_STOP
-    return Execution.IN_DOUBT
+    match error:
+        case Retriable() | Fatal(fault="certificate"):
+            return Execution.NOT_EXECUTED
+        case Fatal():
+            return Execution.REJECTED_STOP
+        case _:
+            return Execution.IN_DOUBT
 
 
 class CodeClass(StrEnum):

@@ -99,7 +99,8 @@ def _keep_rate_terms(connection: Connection, settings: Settings) -> None:
 
 
 def _drop_views(connection: Connection) -> None:
-    """Drop every view of ours, and finance's functions, which return rows of views.
+    """Drop every view of ours, and finance's functions, which return rows of views; then those
+    that views ask.
 
     All views in one statement: it fails if one of somebody else's builds on them, which would
     otherwise be lost without a word.
@@ -120,6 +121,15 @@ def _drop_views(connection: Connection) -> None:
     )
     if views:
         connection.exec_driver_sql(f"DROP VIEW {views}".replace("%", "%%"))
+    asked = connection.scalar(
+        text(
+            "SELECT string_agg(pg_proc.oid::regprocedure::text, ', ')"
+            " FROM pg_proc JOIN pg_language ON pg_language.oid = prolang"
+            " WHERE pronamespace::regnamespace::text = 'core' AND lanname = 'sql'"
+        )
+    )
+    if asked:
+        connection.exec_driver_sql(f"DROP FUNCTION {asked}".replace("%", "%%"))
 
 
 def _create_views(connection: Connection) -> None:

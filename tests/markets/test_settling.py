@@ -459,6 +459,28 @@ def test_a_market_that_cannot_be_read_keeps_no_other_back_and_is_stuck_in_the_en
     assert set(play.states().values()) == {"done"}
 
 
+@pytest.mark.parametrize(("markets", "status"), [(4, 503), (2, 429)])
+def test_an_engine_that_comes_back_with_pauses_leaves_no_market_stuck(
+    play: MarketPlay, markets: int, status: int
+) -> None:
+    play.engine_changes(markets=markets)
+    play.step("plan")
+    play.step("settle")
+    play.sandbox.fault("prediction", "status", call="status", status=503, times=None)
+    play.step("wait_for_status")
+    play.let_time_pass(play.settings.prediction_stuck_seconds)
+    # It answers about the first, and then not about the others.
+    play.sandbox.forget_faults()
+    play.sandbox.fault("prediction", "status", call="status", status=status, times=3, after_calls=1)
+    play.step("wait_for_status")
+    assert sorted(play.states().values()) == ["fetching"] + ["waiting"] * (markets - 1)
+    assert play.findings() == []
+    play.sandbox.forget_faults()
+    play.let_time_pass(play.settings.prediction_stuck_seconds)
+    play.run()
+    assert set(play.states().values()) == {"done"}
+
+
 def test_an_engine_that_is_silent_is_not_asked_about_every_market(play: MarketPlay) -> None:
     play.engine_changes(markets=5)
     play.step("plan")

@@ -75,6 +75,7 @@ class FailedTask:
     task_id: str = "land"
     run_after: datetime = datetime(2026, 11, 21, 3, 0, tzinfo=UTC)
     last_run: str | None = "scheduled__1"
+    logical_date: datetime | None = run_after
 
     def get_previous_ti(self, **criteria: Any) -> Any:
         assert criteria == {
@@ -159,7 +160,7 @@ def test_what_differs_in_its_words_only_is_told_once(
     "alike",
     [
         Fatal("tote", "It did not accept the key, though it answered with 200.", "…", fault="key"),
-        Fatal("tote", "It refuses access (403).", "…", status=403),
+        Fatal("tote", "It does not know the key (401).", "…", status=401),
     ],
 )
 def test_a_key_that_is_refused_is_told_once_wherever_it_is_met(
@@ -180,6 +181,8 @@ def test_a_key_that_is_refused_is_told_once_wherever_it_is_met(
     [
         (DISTRUSTED, {}),
         (ConnectionIncomplete("tote", "has no password", "the key"), {}),
+        (Fatal("tote", "It refuses access (403).", "…", status=403), {}),
+        (WRONG_KEY, {"run_id": "manual__2", "logical_date": None}),
         (WRONG_KEY, {"last_run": "scheduled__2"}),
         (WRONG_KEY, {"run_after": datetime(2026, 11, 22, 0, 0, tzinfo=UTC)}),
         (Fatal("odds88", "It did not accept the key.", "…", fault="key"), {}),

@@ -352,6 +352,15 @@ def test_without_a_byte_written_it_was_not_executed() -> None:
     assert not judgement.stops
 
 
+def test_a_host_that_shows_a_bad_certificate_was_told_nothing_and_may_be_asked_again() -> None:
+    distrusted = Fatal("wallet", "It is not to be trusted.", "Check it.", fault="certificate")
+    judgement = judge_error(list(SENT), distrusted)
+
+    assert judgement.result is Result.NOT_EXECUTED
+    assert outcomes(judgement) == ["not_executed"] * 3
+    assert not judgement.stops
+
+
 def test_a_request_that_cannot_be_made_stops() -> None:
     judgement = judge_error(list(SENT), Fatal("wallet", "No such header.", "Change it."))
 

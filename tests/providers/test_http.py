@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import logging
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -218,6 +219,16 @@ def test_a_name_whose_look_up_never_ends_is_given_up_at_the_deadline(
 
 
 OK_HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
+
+
+def test_what_was_written_is_ambiguous_whatever_went_wrong_before_it() -> None:
+    with wire_server([Reset()]) as server, client_of(server) as client:
+        try:
+            raise ssl.SSLCertVerificationError("another host's")
+        except ssl.SSLCertVerificationError:
+            with pytest.raises(Ambiguous):
+                posted(client)
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(

@@ -71,9 +71,9 @@ def _settle_rest(connection: Connection, asked: Row[Any], answer: Answer) -> Cha
     """A status cannot tell positions that are on their way from those that nobody ordered."""
     market = _waiting(connection, asked, "held", "stuck")
     _give_up_list(connection, market)
-    fresh = {"progressed_at": func.now(), "listing_sha256": None, "differences": []}
+    fresh: dict[str, Any] = {"progressed_at": func.now(), "listing_sha256": None}
     calm = {"trouble": None, "troubled_since": None}
-    return _move(connection, market, "resolved", settle_attempts=0, **fresh, **calm)
+    return _move(connection, market, "resolved", settle_attempts=0, differences=[], **fresh, **calm)
 
 
 def _settle_again(connection: Connection, asked: Row[Any], answer: Answer) -> Change:

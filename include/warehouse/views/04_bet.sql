@@ -1,5 +1,5 @@
 -- All are written into the views that ask them, so that none is called once a row.
-CREATE OR REPLACE FUNCTION core.is_bet(source text) RETURNS boolean
+CREATE FUNCTION core.is_bet(source text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN source IN ('odds88', 'tote');
 
@@ -7,7 +7,7 @@ COMMENT ON FUNCTION core.is_bet(text) IS
     'Whether what this source settles are bets, and not offers or positions.';
 
 -- A quotient of numerics is cut somewhere; whole parts and remainders are exact.
-CREATE OR REPLACE FUNCTION core.nearest(dividend numeric, divisor numeric) RETURNS numeric
+CREATE FUNCTION core.nearest(dividend numeric, divisor numeric) RETURNS numeric
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN div(dividend, divisor) + CASE sign(2 * abs(mod(dividend, divisor)) - divisor)
     WHEN 1 THEN sign(dividend)
@@ -18,7 +18,7 @@ END;
 COMMENT ON FUNCTION core.nearest(numeric, numeric) IS
     'The whole number nearest to a quotient, of two equally near the even one; the divisor is above zero.';
 
-CREATE OR REPLACE FUNCTION core.converted(amount numeric, rate numeric, direction text)
+CREATE FUNCTION core.converted(amount numeric, rate numeric, direction text)
 RETURNS numeric
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
