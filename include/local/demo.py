@@ -357,7 +357,8 @@ _QUESTIONS = {
     "Payouts lost, and why": """
         SELECT currency, lost_by, refusal_code, count(*) AS payouts, sum(amount) AS amount
         FROM finance.payout_lost GROUP BY 1, 2, 3 ORDER BY 1, 2, 3""",
-    "How far the numbers can be trusted": "SELECT source, statement FROM finance.feed_completeness",
+    "How far the numbers can be trusted": """
+        SELECT source, feed, statement FROM finance.feed_completeness""",
     "Open findings": """
         SELECT finding_id, severity, what_happened FROM finance.finding_open ORDER BY finding_id""",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, func, select
@@ -85,7 +86,8 @@ def note_trouble(
     """Note why a look at the market came to nothing; if that lasts, a person is asked about it.
 
     What is wrong with the engine, and not with this market, is left to pass: `watching` tells it.
-    An engine that answers about others while it does not about this one is wrong with this one.
+    An engine that answers about all others while it does not about this one is wrong with this one;
+    one that asks us to wait (429) would answer.
     """
     told = error.reason if isinstance(error, PageUndecodable) else error.happened
     _log.warning("Market %s: %s", market.market_id, told)
@@ -105,16 +107,23 @@ def note_trouble(
             return
         if not isinstance(error, Retriable):
             stop(connection, moved, "stuck", f"cannot be read: {told}")
-        elif _answers_about_others(connection, market):
+        elif error.status != HTTPStatus.TOO_MANY_REQUESTS and _is_alone(connection, market):
             stop(connection, moved, "stuck", f"is answered by no call, and others are: {told}")
 
 
-def _answers_about_others(connection: Connection, market: Row[Any]) -> bool:
-    """Whether the engine has told of another market since two runs ago."""
-    others = select(func.max(market_table.c.status_at) >= func.clock_timestamp() - _LATELY).where(
+def _is_alone(connection: Connection, market: Row[Any]) -> bool:
+    """Whether the engine has told of another market since two runs ago, and none of those that are
+    looked at is still in trouble: one that comes back answers about one after the other.
+    """
+    lately = func.clock_timestamp() - _LATELY
+    is_troubled = market_table.c.troubled_since.is_not(None) & market_table.c.next_look_at.is_not(
+        None
+    )
+    others = select(func.max(market_table.c.status_at) >= lately, func.bool_or(is_troubled)).where(
         market_table.c.market_id != market.market_id
     )
-    return bool(connection.scalar(others))
+    is_answered, is_any_troubled = connection.execute(others).one()
+    return bool(is_answered) and not is_any_troubled
 
 
 def _wait(settings: Settings, lasts: timedelta) -> timedelta:

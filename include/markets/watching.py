@@ -131,10 +131,11 @@ def _found(connection: Connection, settings: Settings, unsent: Row[Any]) -> Iter
             subject="outbox",
             summary=f"{unsent.credits} credits of markets wait to be sent to the wallet, the first "
             f"since {unsent.since:%Y-%m-%d %H:%M} UTC. Look at `send_credits` in the last run of "
-            "settle_markets: is the DAG paused, or the wallet away? Does a finding about refusals "
-            "wait for you?",
-            kept="They are in the outbox, and nothing is sent twice. The next run sends them, or "
-            "resend_settlements at 01:00 UTC; this finding closes itself when all are sent.",
+            "settle_markets: is the DAG paused, the wallet away, or does it refuse our key? Does a "
+            "finding about refusals wait for you?",
+            kept="They are in the outbox, and nothing is sent twice. The next run sends them once "
+            "the cause is gone, or resend_settlements, those of a day at 01:00 UTC of the next "
+            "day; this finding closes itself when all are sent.",
             detail=_detail(unsent.credits, unsent),
         )
     yield from _closing_events(connection, settings)

@@ -190,8 +190,11 @@ def _what_takes_it_up(resolution: Resolution) -> str:
         return "Not done yet: it waits for a second person."
     if resolution.decision in ("send_again", "release_hold"):
         return (
-            "Done. The next run of resend_settlements, at 01:00 UTC, sends them; to have them sent "
-            "at once, clear `send` of its last run with Downstream, or trigger it."
+            "Done. Credits of markets that the wallet never took go with the next run of "
+            "settle_markets, within minutes. All else is sent by the next run of "
+            "resend_settlements, at 01:00 UTC; to have it sent at once, clear `send` of its last "
+            "run with Downstream, or trigger it. Either sends what is dated before today; what is "
+            "dated today goes at 01:00 UTC of the next day."
         )
     if resolution.source == "wallet":
         return "Done. Nothing is left to run for it."

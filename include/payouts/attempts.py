@@ -583,6 +583,8 @@ def open_window(
 ) -> tuple[Sender, float]:
     """The sender with the window that is open, or else a new one; and when it closes, on the clock
     of `time.monotonic`.
+
+    Without `seconds` it is a new one that has no length, and counts in no limit.
     """
     now = time.monotonic()
     with transaction(engine, "sender") as connection:
@@ -591,16 +593,43 @@ def open_window(
     return Sender(lease, window.window_id, run_id), now + float(window.remaining)
 
 
+def is_silent(engine: Engine, requests: int, seconds: float) -> bool:
+    """Whether the last so many requests to the wallet are in doubt, and the last of them no longer
+    over than that.
+    """
+    with transaction(engine, "sender") as connection:
+        found = connection.execute(_LAST, {"requests": requests, "seconds": seconds})
+        return bool(found.scalar_one())
+
+
+_LAST = text("""
+SELECT count(*) FILTER (WHERE result = 'in_doubt') = :requests
+    AND max(closed_at) > clock_timestamp() - :seconds * interval '1 second'
+FROM (
+    SELECT result, closed_at
+    FROM wallet.attempt
+    WHERE result <> 'not_executed'
+    ORDER BY attempt_id DESC
+    LIMIT :requests
+) AS last
+""")
+
+HAS_LENGTH = "closes_at > opened_at"
+"""Of a window: one that counts.  A brief run's has none: it sends nothing again."""
+
 _OPEN_WINDOW = text("""
 WITH present AS (
     SELECT window_id, closes_at
     FROM wallet.sending_window
-    WHERE closes_at > clock_timestamp()
+    WHERE closes_at > clock_timestamp() AND :seconds > 0
     ORDER BY window_id DESC
     LIMIT 1
+), clock AS MATERIALIZED (
+    SELECT clock_timestamp() AS now
 ), opened AS (
     INSERT INTO wallet.sending_window (epoch, opened_at, closes_at)
-    SELECT :epoch, clock_timestamp(), clock_timestamp() + :seconds * interval '1 second'
+    SELECT :epoch, now, now + :seconds * interval '1 second'
+    FROM clock
     WHERE NOT EXISTS (SELECT FROM present)
     RETURNING window_id, closes_at
 )

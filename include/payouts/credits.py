@@ -3,7 +3,7 @@
 They go through the one sender, under its lock, with its canary and its breaker.  Sent is what never
 was: how often anything is sent again is counted in windows, and these are the resend's.  Nobody has
 to do anything about what is left: what never reached the wallet goes with the next run of
-settle_markets, and whatever is open with resend_settlements, at 01:00 UTC.
+settle_markets, and whatever is open with the resend of its day, at 01:00 UTC of the next day.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sqlalchemy import Engine, text
 from include.payouts import sending, stages
 from include.payouts.outbox import CREDITS, IS_MEANT, freeze_new
 from include.payouts.outcome import check_outbox
-from include.payouts.sending import Partner, Sent
+from include.payouts.sending import THEN_CREDITS, Partner, SendingStopped, Sent
 from include.settings import Settings
 from include.warehouse.database import look_up_by_key, transaction
 
@@ -58,7 +58,7 @@ def send_credits(
 
     The partner is opened only if there are any.  A wallet that is away, or a resend that is under
     way, is no failure.  Raises `SendingStopped`, `BreakerTripped` or `OutboxUnsound` where a person
-    has to act.
+    has to act; the first of them in each run for as long as the cause lasts.
     """
     sent = Sent()
     waiting = _waiting(engine)
@@ -72,6 +72,7 @@ def send_credits(
     finally:
         left = _waiting(engine)
         _log.info("%s", _describe(left))
+    _raise_if_unknown(engine)
     return CreditsSent(
         sent.requests,
         sent.processed,
@@ -98,7 +99,7 @@ FROM (
         SELECT
         FROM wallet.attempt_item
         WHERE attempt_item.transaction_id = transaction.transaction_id
-            AND outcome IS DISTINCT FROM 'not_executed'
+            AND (outcome IS NULL OR outcome NOT IN ('not_executed', 'rejected'))
     ) AS is_sent
     FROM wallet.transaction
     WHERE disposition = 'open' AND hold_reason IS NULL AND {IS_MEANT}
@@ -112,6 +113,48 @@ def _waiting(engine: Engine) -> list[_Waiting]:
     with transaction(engine, "sender") as connection:
         look_up_by_key(connection)
         return [_Waiting(*row) for row in connection.execute(_WAITING, CREDITS._asdict())]
+
+
+# As long as nobody has decided about them since.
+_UNKNOWN = text(f"""
+SELECT currency, coalesce(code, detail, 'no code') AS said, count(*) AS credits,
+    min(transaction_id) AS example
+FROM wallet.transaction
+CROSS JOIN LATERAL (
+    SELECT outcome, code, attempt_item.detail, committed_at
+    FROM wallet.attempt_item
+    JOIN wallet.attempt USING (attempt_id)
+    WHERE attempt_item.transaction_id = transaction.transaction_id
+        AND outcome IS DISTINCT FROM 'not_executed'
+    ORDER BY attempt_id DESC
+    LIMIT 1
+) AS last
+WHERE disposition = 'open' AND hold_reason IS NULL AND {IS_MEANT}
+    AND outcome IN ('blocked', 'unclear')
+    AND committed_at >= coalesce(released_at, '-infinity')
+GROUP BY 1, 2
+ORDER BY 1, 2
+""")
+
+
+def _raise_if_unknown(engine: Engine) -> None:
+    """Raise `SendingStopped` if the last answer about a credit says nothing that could be gone by:
+    it waits for the resend, and no finding asks about it.
+    """
+    with transaction(engine, "sender") as connection:
+        look_up_by_key(connection)
+        found = connection.execute(_UNKNOWN, CREDITS._asdict()).all()
+    if found:
+        told = "; ".join(
+            f"{row.credits} in {row.currency} with {row.said}, such as {row.example}"
+            for row in found
+        )
+        raise SendingStopped(
+            f"The wallet refused credits in a way that is not known, or as if our key were wrong "
+            f"({told}). They are open, and nothing of them is lost; all others go on. Ask the "
+            f"partner what its answer means; SETTLEMENTS_WALLET_ITEM_CODES can say so. "
+            f"{THEN_CREDITS} Until then each run ends like this one."
+        )
 
 
 def _may_be_sent(engine: Engine, waiting: list[_Waiting]) -> bool:
@@ -128,7 +171,7 @@ def _describe(left: list[_Waiting]) -> str:
         for each in left
     )
     return (
-        f"Credits are left ({told}). Nothing of them is lost, and there is nothing to do: the next "
-        "run sends what is to be sent, and resend_settlements all of them at 01:00 UTC. What waits "
-        "for a decision has a finding."
+        f"Credits are left ({told}). Nothing of them is lost: the next "
+        "run that the wallet answers sends what is to be sent, and resend_settlements all of them, "
+        "those of a day at 01:00 UTC of the next day. What waits for a decision has a finding."
     )

@@ -2,7 +2,8 @@
 
 What may have been booked is sent again within a window, the identical bytes, so often and in so
 many windows as the settings say; then it is held for a person.  What was refused as part of a
-request, or for our key's sake, is sent once more in each run.
+request, or for our key's sake, is sent once more in each run.  A run that sends nothing again has a
+window without length, which is none of the many.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Engine, text
 
-from include.payouts.attempts import Sender
+from include.payouts.attempts import HAS_LENGTH, Sender
 from include.settings import Settings
 from include.warehouse.database import look_up_by_key, transaction
 from include.warehouse.leases import check_lease
@@ -21,14 +22,14 @@ from include.warehouse.leases import check_lease
 _PAYOUTS_AT_A_TIME = 5000
 
 # What was sent before a decision released the payout does not count any more, but still binds it.
-_SENT_SO_FAR = """
+_SENT_SO_FAR = f"""
 FROM wallet.transaction
 CROSS JOIN LATERAL (
     SELECT
         count(*) AS sends,
         coalesce(bool_or(is_doubtful), false) AS is_doubted,
         count(*) FILTER (WHERE is_doubtful AND window_id = :window_id) AS sends_in_window,
-        count(DISTINCT window_id) FILTER (WHERE is_doubtful) AS windows,
+        count(DISTINCT window_id) FILTER (WHERE is_doubtful AND {HAS_LENGTH}) AS windows,
         coalesce(bool_or(epoch = :epoch AND outcome IN ('unclear', 'blocked', 'rejected')), false)
             AS is_answered_in_run,
         coalesce(bool_or(outcome = 'blocked'), false) AS was_blocked,
@@ -36,10 +37,11 @@ CROSS JOIN LATERAL (
         max(coalesce(closed_at, committed_at)) FILTER (WHERE is_doubtful) AS doubted_at
     FROM (
         SELECT
-            attempt.*, outcome, may_be_booked,
+            attempt.*, opened_at, closes_at, outcome, may_be_booked,
             may_be_booked AND committed_at >= coalesce(released_at, '-infinity') AS is_doubtful
         FROM wallet.attempt_item
         JOIN wallet.attempt USING (attempt_id)
+        JOIN wallet.sending_window USING (window_id)
         CROSS JOIN LATERAL (
             SELECT outcome IS NULL OR outcome IN ('in_doubt', 'contested') AS may_be_booked
         ) AS judged

@@ -29,7 +29,9 @@ from include.providers.wallet import (
 )
 
 ALIKE_AT_CANARY = 3
-"""So many first answers of a currency that are the same refusal stop it, however few there are."""
+"""So many first answers of a currency that are the same refusal stop it, however few there are;
+but for a brief run's.
+"""
 
 
 class Result(StrEnum):
@@ -290,7 +292,7 @@ def too_many(
     """The codes that stop their currency, of one stage's `refusals` by code among so many answers.
 
     Those that are more than `share_limit` of at least `sample` answers, and the one that the
-    `first` three answers have in common; `first` is empty after the canary.
+    `first` three answers have in common; `first` is empty after the canary, and in a brief run.
     """
     found = {
         code

@@ -47,6 +47,13 @@ from include.warehouse.leases import LeaseHeld, LeaseLost, hold_lease
 
 _log = logging.getLogger(__name__)
 
+THEN_CREDITS = (
+    "There is nothing to clear then: the next run of settle_markets sends the credits that the "
+    "wallet never took, and resend_settlements sends again what it has answered, those of a day at "
+    "01:00 UTC of the next day."
+)
+"""What becomes of credits once a person has mended what stopped them."""
+
 LEASE = "wallet/sending"
 """Held by whoever posts to the wallet, whatever for."""
 
@@ -62,6 +69,8 @@ _EXAMPLES = 5
 # Markets wait for the run that sends their credits.
 _BRIEF_WAIT_SECONDS = 30.0
 _BRIEF_SECONDS = 600.0
+# Each run would bring more credits into doubt while the wallet is silent.
+_SILENCE_SECONDS = 900.0
 
 # An answer is worth a minute's waiting for a warehouse that restarts.
 _STORING = tenacity.Retrying(
@@ -154,9 +163,19 @@ def send_credits(
     store what came of each.
 
     Whatever keeps them from being sent now, the partner or another sender, is waited for no longer
-    than a minute and raises nothing; what they are for, waits for the next run.  Raises
+    than a minute and raises nothing; what they are for, waits for the next run.  Nothing is begun
+    while the wallet's last requests are in doubt and a quarter of an hour has not passed.  Raises
     `SendingStopped` or `BreakerTripped`.
     """
+    if attempts.is_silent(engine, _SILENT_REQUESTS, _SILENCE_SECONDS):
+        _log.warning(
+            "No credit is sent now: the last %d requests to the wallet got no answer that says "
+            "anything about their payouts. A run tries it again %.0f minutes after the last of "
+            "them. If it lasts, ask the partner.",
+            _SILENT_REQUESTS,
+            _SILENCE_SECONDS / 60,
+        )
+        return Sent()
     outbox.freeze_new(engine, which=CREDITS)
     waiting_for_a_person = frozenset(stages.stopped_currencies(engine))
     errand = _Errand(
@@ -168,8 +187,12 @@ def send_credits(
     try:
         with _tenure(engine, partner, settings, run_id, errand, patience) as run:
             sent = run.sent
-            run.carry_out()
-    except (LeaseHeld, LeaseLost, PartnerUnavailable) as passing:
+            try:
+                run.carry_out()
+            except PartnerUnavailable as passing:
+                _log.warning("What was not sent waits for a later run. %s", passing)
+                run.raise_if_stopped()
+    except (LeaseHeld, LeaseLost) as passing:
         _log.warning("The credits that are left wait for the next run. %s", passing)
     return sent
 
@@ -270,7 +293,8 @@ class _Errand(NamedTuple):
     currencies.
 
     A brief one sends nothing again and waits for nothing long: what is in doubt is the resend's,
-    which counts in windows how often it may be sent.
+    which counts in windows how often it may be sent.  What was refused with the whole request, for
+    our key's sake, never was sent: else nothing would tell that the key is still refused.
     """
 
     until: date
@@ -282,7 +306,11 @@ class _Errand(NamedTuple):
     @property
     def condition(self) -> dict[str, Any]:
         """The same as statements have it."""
-        return {"business_date": self.until, **self.which._asdict()}
+        return {
+            "business_date": self.until,
+            "is_brief": self.is_brief,
+            **self.which._asdict(),
+        }
 
 
 class _Waiting(NamedTuple):
@@ -369,6 +397,7 @@ class _Run:
         self._to_judge: set[Stage] = set()
         self._proven: set[str] = set()
         self._stopped: dict[str, str] = {}
+        self._tripped: set[str] = set()
         self._filled: dict[str, tuple[int, int]] = {}
         self._said_at = time.monotonic()
         self.sent = Sent()
@@ -400,7 +429,7 @@ class _Run:
         if not self.sent.requests:
             what = "can be sent now" if self._currencies() else "is left to send"
             _log.info("Nothing %s up to %s.", what, self._errand.until)
-        self._raise_if_stopped()
+        self.raise_if_stopped()
 
     # What is to be sent.
 
@@ -666,19 +695,25 @@ class _Run:
             self._silent_requests += 1
         elif judgement.result is Result.ANSWERED:
             self._silent_requests = 0
+            if self._errand.is_brief:
+                self._closes_at = time.monotonic() + _BRIEF_WAIT_SECONDS
 
     def _conclude(self, delivery: _Delivery, waiting: _Waiting) -> None:
         """Stop, or send again what was for sure not executed."""
         judgement = delivery.told.judgement
         if self._silent_requests >= _SILENT_REQUESTS:
-            raise PartnerUnavailable(
+            silence = (
                 f"The wallet gave {_SILENT_REQUESTS} requests one after the other no answer that "
-                f"says anything about their payouts ({judgement.detail or 'other payouts'}). These "
-                "are in doubt, all others are open. Nothing to do now: this task is tried again "
-                "by itself. If it lasts, ask the partner."
+                f"says anything about their payouts ({judgement.detail or 'other payouts'})."
+            )
+            if self._errand.is_brief:
+                raise PartnerUnavailable(silence)
+            raise PartnerUnavailable(
+                f"{silence} These are in doubt, all others are open. Nothing to do now: this "
+                "task is tried again by itself. If it lasts, ask the partner."
             )
         if judgement.stops:
-            raise SendingStopped(_refusal(judgement))
+            raise SendingStopped(_refusal(judgement, self._then))
         if not delivery.is_begun:
             self._waiting.append(waiting)
         elif judgement.result is Result.NOT_EXECUTED:
@@ -700,6 +735,8 @@ class _Run:
             retry_after or 0.0, min(_FIRST_WAIT_SECONDS * 2**waiting.tries, _LONGEST_WAIT_SECONDS)
         )
         may_begin_at = time.monotonic() + seconds
+        if may_begin_at > self._closes_at and self._errand.is_brief:
+            raise PartnerUnavailable(f"Not executed: {judgement.detail}.")
         if may_begin_at > self._closes_at:
             raise PartnerUnavailable(
                 f"The wallet could not be reached until the window closed ({judgement.detail}). "
@@ -733,6 +770,7 @@ class _Run:
         self.sent.lost += judged.lost
         self.sent.held += judged.held
         if judged.codes:
+            self._tripped.add(stage.currency)
             self._stopped[stage.currency] = f"too many alike: {', '.join(judged.codes)}"
             self._note_findings()
 
@@ -758,7 +796,7 @@ class _Run:
                 f"The wallet refused {len(self._unclear)} payouts in a way that is not known "
                 f"({self._describe_unclear()}), and processed none in this run: the reason may be "
                 "ours. Nothing is held or lost, all are open. Ask the partner what its answer "
-                "means; SETTLEMENTS_WALLET_ITEM_CODES can say so. Then clear this task."
+                f"means; SETTLEMENTS_WALLET_ITEM_CODES can say so. {self._then}"
             )
         self._hold_unclear()
 
@@ -771,15 +809,26 @@ class _Run:
             self.sent.held += attempts.hold_unclear(self._engine, self._sender, self._unclear)
             self._unclear = []
 
-    def _raise_if_stopped(self) -> None:
+    def raise_if_stopped(self) -> None:
+        """Raise `BreakerTripped` if a currency waits in which anything is due.
+
+        After a brief run nothing else tells of one that it has stopped: also if nothing is.
+        """
         due = set(self._currencies())
+        if self._errand.is_brief:
+            due |= self._tripped
         stopped = {each: why for each, why in self._stopped.items() if each in due}
         if stopped:
             told = "; ".join(f"{currency}: {why}" for currency, why in sorted(stopped.items()))
             raise BreakerTripped(
                 f"Nothing more is sent in {', '.join(sorted(stopped))} ({told}). What was not sent "
-                "is open. Decide on the finding with resolve_findings, then clear this task."
+                f"is open. Decide on the finding with resolve_findings. {self._then}"
             )
+
+    @property
+    def _then(self) -> str:
+        """What a person does once the cause is gone."""
+        return THEN_CREDITS if self._errand.is_brief else "Then clear this task."
 
 
 def _unsent(attempt: Attempt, why: str) -> _Delivery:
@@ -791,7 +840,7 @@ def _retry_after(error: BaseException) -> float | None:
     return error.retry_after if isinstance(error, Retriable) else None
 
 
-def _refusal(judgement: Judgement) -> str:
+def _refusal(judgement: Judgement, then: str) -> str:
     blocked = judgement.items_of(ItemOutcome.BLOCKED)
     codes = sorted({item.code or "no code" for item in blocked})
     ids = ", ".join(item.transaction_id for item in blocked[:_EXAMPLES])
@@ -803,7 +852,7 @@ def _refusal(judgement: Judgement) -> str:
         f"The wallet refused our key, our signature or our way of writing ({what}). Nothing is "
         "lost: all that was not answered as booked is open. Check `base_url`, password and "
         "`signing_secret` of the Airflow connection `wallet`, and this machine's clock, or ask the "
-        "partner; then clear this task."
+        f"partner. {then}"
     )
 
 
@@ -838,6 +887,7 @@ WHERE currency = :currency AND transaction_id > :last AND business_date <= :busi
         FROM wallet.attempt_item
         WHERE attempt_item.transaction_id = transaction.transaction_id
             AND outcome IS DISTINCT FROM 'not_executed'
+            AND NOT (:is_brief AND outcome IS NOT DISTINCT FROM 'rejected')
     )
 ORDER BY transaction_id
 LIMIT :limit

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, func, select, text
 
-from include.payouts.attempts import Sender, Stage
+from include.payouts.attempts import HAS_LENGTH, Sender, Stage
 from include.payouts.judging import ALIKE_AT_CANARY, AnsweredCode, too_many
 from include.payouts.outbox import SOURCE, ask_about
 from include.settings import Settings
@@ -51,9 +51,15 @@ SELECT {_CODE}, count(*) AS payouts
 {_ANSWERED}
 GROUP BY 1, 2
 """)
+# A brief run sends credits alone, which a refusal makes owed, never lost, and comes with two or
+# three of them all day: there three alike say nothing yet.
 _FIRST = text(f"""
 SELECT {_CODE}
 {_ANSWERED}
+    AND EXISTS (
+        SELECT FROM wallet.sending_window
+        WHERE sending_window.window_id = attempt.window_id AND {HAS_LENGTH}
+    )
 ORDER BY attempt_id, place
 LIMIT :limit
 """)

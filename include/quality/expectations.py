@@ -7,6 +7,7 @@ needs it, and only for a batch with rows.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,10 @@ from include.quality.rules import GROUPS, WORK_MEMORY, RuleGroup, batch_rows
 
 @dataclass(frozen=True)
 class GroupResult:
-    """What Great Expectations found for one group: how many rows fail, and its result in full."""
+    """What Great Expectations found for one group: how many rows fail, and its result in full.
+
+    Both are about all batches that were checked together, which the result names.
+    """
 
     unexpected: int
     result: dict[str, Any]
@@ -64,7 +68,7 @@ def validate_rows(engine: Engine, *batch_ids: int) -> dict[str, GroupResult]:
         # Two engines: what asks has one of its own, and keeps its connection until it is collected.
         warehouse.get_execution_engine().close()
         warehouse.get_engine().dispose()
-    return dict(_group_result(result) for result in outcome.results)
+    return dict(_group_result(result, batch_ids) for result in outcome.results)
 
 
 def _expectation(group: RuleGroup) -> Any:
@@ -81,7 +85,7 @@ def _expectation(group: RuleGroup) -> Any:
     )
 
 
-def _group_result(result: Any) -> tuple[str, GroupResult]:
+def _group_result(result: Any, batch_ids: Sequence[int]) -> tuple[str, GroupResult]:
     group = result.expectation_config.meta["group"]
     if result.exception_info.get("raised_exception") or "observed_value" not in result.result:
         raise RuntimeError(
@@ -89,9 +93,10 @@ def _group_result(result: Any) -> tuple[str, GroupResult]:
             "Nothing was changed. Look at the exception, then clear this task."
         )
     told = result.to_json_dict()
+    kept = {name: told[name] for name in ("success", "severity", "result") if name in told}
     return group, GroupResult(
         unexpected=int(result.result["observed_value"]),
-        result={name: told[name] for name in ("success", "severity", "result") if name in told},
+        result={"checked_together": list(batch_ids), **kept},
     )
 
 

@@ -167,6 +167,27 @@ GRANTS: dict[str, tuple[str, ...]] = {
 }
 
 
+# Credits are sent the day they are entered, unlike other payouts; a grant cannot tell them apart.
+_ADMIT_CREDITS = """
+CREATE OR REPLACE FUNCTION wallet.admit_credit() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NOT pg_has_role('crediter', 'MEMBER') THEN
+        RAISE EXCEPTION
+            'Transaction % names prediction as where it comes from, as only the credits of markets '
+            'do, which settle_markets enters by itself. Nothing was stored. Enter it with another '
+            'origin_source, or none.',
+            NEW.transaction_id
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE OR REPLACE TRIGGER admit_credit BEFORE INSERT ON wallet.transaction
+    FOR EACH ROW WHEN (NEW.origin_source = 'prediction') EXECUTE FUNCTION wallet.admit_credit()
+"""
+
+
 def create_roles(connection: Connection) -> None:
     """Create the roles that are missing; roles belong to the whole cluster, not one database."""
     for role in ROLES:
@@ -175,8 +196,11 @@ def create_roles(connection: Connection) -> None:
 
 
 def apply_grants(connection: Connection) -> None:
-    """Take every privilege from every role, then grant exactly what is written above."""
+    """Take every privilege from every role, then grant exactly what is written above; let nobody
+    enter credits who may not credit.
+    """
     database = _this_database(connection)
+    connection.exec_driver_sql(_ADMIT_CREDITS.replace("%", "%%"))
     for role in ROLES:
         for schema in SCHEMAS:
             for kind in ("TABLES", "SEQUENCES", "FUNCTIONS"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +15,7 @@ from include.payouts.credits import CreditsSent, send_credits
 from include.payouts.outbox import freeze_new
 from include.payouts.outcome import OutboxUnsound
 from include.payouts.sending import LEASE, BreakerTripped, Partner, SendingStopped, Sent, send
-from include.sandbox.addresses import WALLET_KEY
+from include.sandbox.addresses import WALLET_KEY, WALLET_SECRET
 from include.sandbox.client import Sandbox
 from include.warehouse.leases import hold_lease
 from tests.markets.crediting import Crediting, today
@@ -128,9 +128,73 @@ def test_a_wallet_that_is_away_is_no_failure_and_the_resend_pays_once(
         assert crediting.deliver() == CreditsSent(requests=1, unsent=2)
         assert crediting.deliver() == CreditsSent(requests=1, unsent=2)
     assert "USD: 2 to be sent, 0 sent and without an end" in caplog.text
-    assert "resend_settlements all of them at 01:00 UTC" in caplog.text
+    assert "those of a day at 01:00 UTC of the next day" in caplog.text
+    assert "clear this task" not in caplog.text
     assert crediting.send() == Sent(requests=2, processed=2)
     assert crediting.paid_by_wallet() == {"s1": 1, "s2": 1}
+
+
+def test_however_long_the_wallet_has_answered_a_request_is_tried_again(
+    crediting: Crediting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answered_after_long(wire: Any, attempt: Any) -> Any:
+        monkeypatch.setattr(sending, "_BRIEF_WAIT_SECONDS", 600)
+        return post(wire, attempt)
+
+    post = sending._Wire.post
+    monkeypatch.setattr(sending._Wire, "post", answered_after_long)
+    monkeypatch.setattr(sending, "_BRIEF_WAIT_SECONDS", -1)
+    monkeypatch.setattr(sending, "_FIRST_WAIT_SECONDS", 0.01)
+    complete(crediting, "s1", "s2")
+    fault(crediting, "status", status=429, after_calls=1)
+    assert crediting.deliver() == CreditsSent(requests=3, processed=2)
+
+
+def test_a_silent_wallet_is_left_alone_for_a_while(
+    crediting: Crediting, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    complete(crediting, *(f"s{number}" for number in range(6)))
+    fault(crediting, "reset_before_answer", executed=False, times=3)
+    assert crediting.deliver() == CreditsSent(requests=3, unsent=3, unclear=3)
+    assert "gave 3 requests one after the other no answer" in caplog.text
+    assert "tried again by itself" not in caplog.text
+    begun = windows(crediting)
+    assert crediting.deliver() == CreditsSent(unsent=3, unclear=3)
+    assert windows(crediting) == begun
+    assert "No credit is sent now" in caplog.text
+    monkeypatch.setattr(sending, "_SILENCE_SECONDS", 0)
+    assert crediting.deliver() == CreditsSent(requests=2, processed=3, unclear=3)
+    # One answer is enough, as in a run.
+    monkeypatch.undo()
+    complete(crediting, "s6")
+    assert crediting.deliver() == CreditsSent(requests=1, processed=1, unclear=3)
+
+
+def test_a_run_that_sends_nothing_again_takes_none_of_the_windows_that_a_doubt_has(
+    crediting: Crediting,
+) -> None:
+    limits = {"wallet_windows": 2, "wallet_sends_a_window": 1}
+    crediting.settings = crediting.settings.model_copy(update=limits)
+    complete(crediting, "s1")
+    fault(crediting, "reset_before_answer", executed=False, times=9)
+    # While the window of a resend is still open: that is not its own either.
+    crediting.send()
+    assert crediting.states() == {"s1": "sending"}
+    complete(crediting, "s2")
+    assert crediting.deliver() == CreditsSent(requests=1, unclear=2)
+    told = []
+    for _ in range(2):
+        crediting.as_owner(
+            "SET LOCAL session_replication_role = replica;"
+            " UPDATE wallet.attempt SET deadline_at = least(deadline_at, clock_timestamp());"
+            " UPDATE wallet.sending_window SET closes_at = clock_timestamp()"
+            " WHERE closes_at > clock_timestamp()"
+        )
+        crediting.send()
+        told.append(crediting.states())
+    assert told == [{"s1": "in_doubt", "s2": "sending"}, {"s1": "in_doubt", "s2": "in_doubt"}]
+    sends = "SELECT FROM wallet.attempt_item WHERE transaction_id = 'prediction:s2'"
+    assert len(rows(crediting.warehouse, sends)) == 3
 
 
 def test_markets_do_not_wait_for_long_until_all_of_many_credits_are_sent(
@@ -147,11 +211,13 @@ def test_while_another_sender_is_at_work_nothing_is_sent_and_the_log_says_so(
     crediting: Crediting, caplog: pytest.LogCaptureFixture
 ) -> None:
     complete(crediting, "s1")
-    crediting.settings = crediting.settings.model_copy(update={"wallet_lease_seconds": 0.2})
+    patient = crediting.settings
+    crediting.settings = patient.model_copy(update={"wallet_lease_seconds": 0.2})
     engine = crediting.warehouse.engine
     with hold_lease(engine, "sender", LEASE, "resend of last night", 60):
         assert crediting.deliver() == CreditsSent(unsent=1)
     assert "wallet/sending is held by resend of last night" in caplog.text
+    crediting.settings = patient
     assert crediting.deliver() == CreditsSent(requests=1, processed=1)
 
 
@@ -164,18 +230,35 @@ def test_runs_and_a_resend_at_once_pay_everybody_once(crediting: Crediting) -> N
     assert crediting.sandbox is not None
     partner = partner_at(crediting.sandbox)
 
-    def resend() -> None:
-        send(crediting.warehouse.engine, partner, crediting.settings, day_before)
+    def resend() -> Sent:
+        return send(crediting.warehouse.engine, partner, crediting.settings, day_before)
 
-    threads = [
-        threading.Thread(target=target, daemon=True)
-        for target in (crediting.deliver, resend, crediting.deliver)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    with ThreadPoolExecutor() as pool:
+        begun = [pool.submit(work) for work in (crediting.deliver, resend, crediting.deliver)]
+        # What went wrong in one is raised here.
+        done = [each.result(timeout=60) for each in begun]
+    assert sum(each.processed for each in done) == len([*names, *others])
     assert crediting.paid_by_wallet() == dict.fromkeys([*names, *others], 1)
+
+
+def test_three_credits_refused_alike_stop_nobody(crediting: Crediting) -> None:
+    complete(crediting, "s1", "s2", "s3")
+    crediting.refuse("s1", "s2", "s3")
+    assert crediting.deliver() == CreditsSent(requests=2, held=3)
+    assert crediting.findings() == ["credits_refused"]
+    day_before = today() - timedelta(days=1)
+    enter(crediting.warehouse, payout("t1", business_date=day_before, currency="USD"))
+    assert crediting.send() == Sent(requests=1, processed=1)
+
+
+def test_the_run_that_stops_a_currency_is_red_though_nothing_is_left(crediting: Crediting) -> None:
+    names = [f"s{number:02}" for number in range(11)]
+    complete(crediting, *names)
+    crediting.refuse(*names)
+    with pytest.raises(BreakerTripped, match="There is nothing to clear"):
+        crediting.deliver()
+    assert crediting.findings() == ["refusals_held"]
+    assert crediting.deliver() == CreditsSent()
 
 
 def test_a_breaker_is_told_once_and_other_currencies_go_on(crediting: Crediting) -> None:
@@ -198,16 +281,43 @@ def test_a_breaker_is_told_once_and_other_currencies_go_on(crediting: Crediting)
     assert crediting.send().processed == 11
 
 
-def test_a_wrong_secret_stops_the_run_and_loses_nothing(crediting: Crediting) -> None:
+@pytest.mark.parametrize(("key", "secret"), [("wrong", WALLET_SECRET), (WALLET_KEY, "wrong")])
+def test_a_wrong_key_or_secret_stops_each_run_until_it_is_right_and_loses_nothing(
+    crediting: Crediting, key: str, secret: str
+) -> None:
     complete(crediting, "s1", "s2")
     assert crediting.sandbox is not None
-    wrong = Partner(crediting.sandbox.wallet_url, WALLET_KEY, "wrong")
-    with pytest.raises(SendingStopped, match="signing_secret"):
-        send_credits(crediting.warehouse.engine, lambda: wrong, crediting.settings, is_mapped=True)
-    assert set(crediting.states().values()) == {"sending"}
-    assert crediting.deliver().processed >= 1
-    crediting.send()
+    wrong = Partner(crediting.sandbox.wallet_url, key, secret)
+    engine, settings = crediting.warehouse.engine, crediting.settings
+    for _ in range(2):
+        with pytest.raises(SendingStopped, match=r"signing_secret.*There is nothing to clear then"):
+            send_credits(engine, lambda: wrong, settings, is_mapped=True)
+        assert set(crediting.states().values()) == {"sending"}
+    assert crediting.deliver() == CreditsSent(requests=2, processed=2)
     assert crediting.paid_by_wallet() == {"s1": 1, "s2": 1}
+
+
+def test_an_answer_that_nobody_knows_stops_each_run_until_the_resend_has_asked_again(
+    crediting: Crediting,
+) -> None:
+    complete(crediting, "s1")
+    assert crediting.sandbox is not None
+    unknown = {"code": "RS_WHAT", "transactions": ["prediction:s1"]}
+    crediting.sandbox.configure("wallet", codes=[unknown], stores_refusals=False)
+    with pytest.raises(SendingStopped, match="processed none in this run"):
+        crediting.deliver()
+    begun = windows(crediting)
+    with pytest.raises(SendingStopped, match="1 in USD with RS_WHAT, such as prediction:s1"):
+        crediting.deliver()
+    assert windows(crediting) == begun
+    # All others go on.
+    complete(crediting, "s2")
+    with pytest.raises(SendingStopped, match="RS_WHAT"):
+        crediting.deliver()
+    assert crediting.states() == {"s1": "sending", "s2": "paid"}
+    crediting.sandbox.configure("wallet", codes=[])
+    assert crediting.send() == Sent(requests=1, processed=1)
+    assert crediting.deliver() == CreditsSent()
 
 
 def test_nothing_is_sent_whose_bytes_say_something_else(crediting: Crediting) -> None:

@@ -92,6 +92,8 @@ def test_some_of_the_payouts_are_sent_again_with_the_next_run_of_the_resend(
     assert "clear `send` of its last run with Downstream" in told.text
     assert "catch_up" not in told.text
     assert [stored(warehouse, one).hold_reason for one in "ab"] == [None, "in_doubt"]
+    assert "what is dated today goes at 01:00 UTC of the next day" in told.text
+    assert "the wallet never took go with the next run of settle_markets" in told.text
 
 
 def test_what_is_kept_promises_no_run(

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, Table, func, insert, text
 
 from include.warehouse import tables
-from include.warehouse.database import open_engine, transaction
+from include.warehouse.database import Role, open_engine, transaction
 from include.warehouse.tables import transaction as transaction_table
 from tests.warehouses import Warehouse
 
@@ -66,10 +66,10 @@ def writer(warehouse: Warehouse) -> Iterator[Engine]:
     engine.dispose()
 
 
-def enter(warehouse: Warehouse, *payouts: dict[str, Any]) -> int:
+def enter(warehouse: Warehouse, *payouts: dict[str, Any], role: Role = "wallet_writer") -> int:
     """INSERT, as an operator's own system would; how many rows that entered."""
     statement = insert(transaction_table)
-    with transaction(warehouse.engine, "wallet_writer") as connection:
+    with transaction(warehouse.engine, role) as connection:
         return sum(
             connection.execute(statement, {"business_date": DAY} | each).rowcount
             for each in payouts
@@ -121,7 +121,9 @@ def commit_attempt(
     """
     for transaction_id in transaction_ids:
         send(connection, "item = coalesce(item, '{}')", transaction_id)
-    window_id = _insert(connection, tables.sending_window, epoch=1, closes_at=func.now())
+    window_id = _insert(
+        connection, tables.sending_window, epoch=1, closes_at=func.clock_timestamp()
+    )
     deadline_at = func.clock_timestamp() + timedelta(seconds=deadline_in)
     attempt_id = _insert(
         connection,

@@ -16,7 +16,7 @@ from include.sandbox.client import Sandbox
 from include.warehouse.decisions import DecisionRefused
 from include.warehouse.leases import Lease
 from tests.payouts.deciding import decide
-from tests.payouts.entering import DAY, attempt, rows, stored
+from tests.payouts.entering import DAY, attempt, enter, payout, rows, stored
 from tests.payouts.resending import Resend, all_are, names
 from tests.warehouses import Warehouse
 
@@ -31,7 +31,8 @@ def resend(warehouse: Warehouse, sandbox: Sandbox) -> Iterator[Resend]:
 
 def enter_credits(resend: Resend, *ids: str) -> None:
     """Payouts of a market, as crediting enters them."""
-    resend.enter(*ids, origin_source="prediction", origin_key="of a market")
+    origin = {"origin_source": "prediction", "origin_key": "of a market"}
+    enter(resend.warehouse, *(payout(each, **origin) for each in ids), role="crediter")
 
 
 def refuse(resend: Resend, *ids: str) -> None:

@@ -33,6 +33,7 @@ from tests.feeding import (
     open_findings,
     push,
 )
+from tests.killing import Moment, Point, Task, When, run_and_kill
 from tests.staging import stage
 from tests.warehouses import Warehouse, fresh_warehouse
 
@@ -76,6 +77,15 @@ def staged(connection: Connection, batch_id: int) -> list[int]:
             text("SELECT record_id FROM staging.settlement WHERE batch_id = :id ORDER BY 1"),
             {"id": batch_id},
         )
+    )
+
+
+def all_checked_once(connection: Connection, *batch_ids: int) -> bool:
+    """Whether each is checked, and each rule's result is on record once."""
+    kept = sum(len(results(connection, each)) for each in batch_ids)
+    rows = connection.scalar(text("SELECT count(*) FROM ops.quality_result"))
+    return rows == kept > 0 and all(
+        batch_of(connection, each).settlements_checked_at is not None for each in batch_ids
     )
 
 
@@ -465,9 +475,12 @@ def test_small_batches_are_checked_together_and_what_is_wrong_with_one_is_its_al
         assert batch_of(connection, batch_id).settlements_checked_at is not None
         kept = results(connection, batch_id)
         assert set(kept) == names
+        # What is kept of Great Expectations is about all of them.
+        assert kept["money"].result["checked_together"] == [*sound, incomplete]
         assert {(row.is_met, row.evaluated) for row in kept.values()} >= {(True, 2)}
         assert all(row.is_met for row in kept.values())
     assert batch_of(connection, incomplete).state == "held"
+    assert results(connection, large)["money"].result["checked_together"] == [large]
     assert [row[0] for row in quarantined(connection, failing)] == [1]
     assert staged(connection, failing) == [2]
     left_open = (
@@ -511,8 +524,10 @@ def test_what_cannot_be_checked_together_is_checked_one_by_one(
     assert report == GateReport("check_settlements", 2, 2, 0)
 
 
-def test_two_gates_at_once_check_a_batch_once(warehouse: Warehouse, connection: Connection) -> None:
-    batch_id = stage(connection, [{"outcome": None}, {}])
+def test_two_gates_at_once_check_every_batch_once(
+    warehouse: Warehouse, connection: Connection
+) -> None:
+    batch_ids = [stage(connection, [{}]) for _ in range(3)]
     reports: list[GateReport] = []
     threads = [
         threading.Thread(
@@ -524,10 +539,26 @@ def test_two_gates_at_once_check_a_batch_once(warehouse: Warehouse, connection: 
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert sorted(report.passed for report in reports) == [0, 1]
-    assert connection.scalar(text("SELECT count(*) FROM ops.quality_result")) == len(
-        results(connection, batch_id)
-    )
+    # Together, by whichever came first: the other finds nothing left to do.
+    assert sorted(report.passed for report in reports) == [0, 3]
+    assert all_checked_once(connection, *batch_ids)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_gate_that_is_killed_amid_small_batches_has_checked_all_of_them_or_none(
+    warehouse: Warehouse, connection: Connection, when: When
+) -> None:
+    batch_ids = [stage(connection, [{}]) for _ in range(3)]
+    gate = Task("gate", lambda engine: check_settlements(engine, "ticktock", SETTINGS))
+    # What waits is asked first.
+    moment = Moment(when, Point("gate", 2))
+    killed = run_and_kill(warehouse.pipelines_url, [gate], moment)
+    assert killed == ("killed", "gate 2 (gates._pass_together)")
+    checked = [batch_of(connection, each).settlements_checked_at for each in batch_ids]
+    assert [each is not None for each in checked] == [when == "after"] * 3
+    passed = 0 if when == "after" else 3
+    assert check_settlements(warehouse.engine, "ticktock", SETTINGS).passed == passed
+    assert all_checked_once(connection, *batch_ids)
 
 
 def test_an_empty_batch_passes_without_great_expectations(

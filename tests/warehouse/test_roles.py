@@ -8,12 +8,13 @@ from collections.abc import Iterator
 
 import psycopg2
 import pytest
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, insert, text
 from sqlalchemy.exc import DBAPIError
 
 from include.warehouse.database import Role, open_engine, transaction
 from include.warehouse.roles import ROLES
 from include.warehouse.tables import SCHEMAS, metadata
+from tests.payouts.entering import DAY, enter, payout, writer
 from tests.warehouses import Warehouse
 
 _INSERT_PAGE = (
@@ -571,6 +572,21 @@ def test_an_operators_own_system_enters_payouts_and_nothing_else(
         ]
     engine.dispose()
     assert done == []
+
+
+def test_only_what_credits_players_enters_credits(warehouse: Warehouse) -> None:
+    mine = payout("prediction:mine", origin_source="prediction", business_date=DAY)
+    into = insert(metadata.tables["wallet.transaction"])
+    told = "prediction:mine names prediction as where it comes from"
+    with writer(warehouse) as engine:
+        with pytest.raises(DBAPIError, match=told), engine.begin() as connection:
+            connection.execute(into, mine)
+        with engine.begin() as connection:
+            connection.execute(into, mine | {"origin_source": "games"})
+    with pytest.raises(DBAPIError, match=told):
+        enter(warehouse, mine)
+    credit = mine | {"transaction_id": "prediction:s1"}
+    assert enter(warehouse, credit, role="crediter") == 1
 
 
 def test_an_operators_own_system_enters_bets_by_their_ids_and_nothing_else(
