@@ -108,9 +108,9 @@ def test_a_refused_key_fails_at_once_and_tells_people(
     assert states(run)["land"] == "failed"
     assert states(run)["publish"] == "upstream_failed"
     [told] = [alert["body"] for alert in sandbox.alerts()["alerts"]]
-    assert told["key"].startswith("connection/catch_up_ticktock/ticktock/key/")
+    assert told["key"].startswith("task/catch_up_ticktock/land/-1/Fatal-403/")
     assert "Check that the Airflow connection `ticktock` holds the right key" in told["body"]
-    assert told["url"].endswith("/dags/catch_up_ticktock")
+    assert told["url"].endswith("/dags/catch_up_ticktock/tasks/land")
     assert f"/runs/{quote(run.run_id)}/tasks/land" in told["body"]
     assert TICKTOCK_KEY not in json.dumps(told)
     assert value(warehouse, "SELECT count(*) FROM ops.alert WHERE sent_at IS NOT NULL") == 1
