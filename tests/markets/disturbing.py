@@ -413,8 +413,9 @@ class DisturbedMarkets:
             ]
             if not left:
                 found = self._look(is_left_alone=True)
-                # All others are as the engine's book has them again.
-                self._play.released = {market_id for market_id, _ in self._doubled()}
+                # All others are as the engine's book has them again, but for what was paid before.
+                self._play.released &= {market_id for market_id, _ in self._paid_otherwise()}
+                self._play.released |= {market_id for market_id, _ in self._doubled()}
                 return found
         return [f"{_RUNS_LEFT_ALONE} runs did not bring it to an end", *left]
 
@@ -428,6 +429,13 @@ class DisturbedMarkets:
             *self._watch.look(self._warehouse, self._sandbox, is_left_alone=is_left_alone),
             *self._ledgers_agree(is_left_alone=is_left_alone),
         ]
+
+    def _paid_otherwise(self) -> list[Any]:
+        """Positions whose credit was adjusted after it was sent or paid."""
+        return self._play.rows(
+            "SELECT DISTINCT market_id, position_id"
+            " FROM prediction.adjustment JOIN prediction.credit USING (credit_id)"
+        )
 
     def _ledgers_agree(self, *, is_left_alone: bool) -> Iterator[str]:
         """Nobody is credited or paid more than once, or otherwise than the engine owes; and, at the
