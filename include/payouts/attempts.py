@@ -166,14 +166,15 @@ def commit_attempts(
 
 def _lock_due(connection: Connection, batches: Sequence[Batch]) -> list[_Intent | None]:
     candidates = array_literal(each for batch in batches for each in batch.ids)
-    due = {row.transaction_id: row for row in connection.execute(_LOCK_DUE, {"ids": candidates})}
+    locked = connection.execute(_LOCK_DUE, {"ids": candidates}).all()
+    due = {transaction_id: (bytes(item), amount) for transaction_id, item, amount in locked}
     intents: list[_Intent | None] = []
     for stage, ids in batches:
         # Taken out, so that none can be in two of them.
-        rows = [due.pop(each) for each in ids if each in due]
-        items = {row.transaction_id: bytes(row.item) for row in rows}
+        rows = {each: due.pop(each) for each in ids if each in due}
+        items = {each: item for each, (item, _) in rows.items()}
         digest = hashlib.sha256(join_items(list(items.values()))).digest()
-        amount = sum(row.amount for row in rows)
+        amount = sum(amount for _, amount in rows.values())
         intents.append(_Intent(stage, items, digest, amount) if items else None)
     return intents
 

@@ -321,14 +321,32 @@ class _Waiting(NamedTuple):
     may_begin_at: float = 0.0
 
 
+class _Heard(NamedTuple):
+    """What a request was answered with or ended by, not yet judged; `unsent` says why it was not
+    even tried.
+    """
+
+    attempt: Attempt
+    answer: Answer | None = None
+    error: Exception | None = None
+    unsent: str | None = None
+
+
 class _Delivery(NamedTuple):
     """What came of one request, and how long the partner asked us to wait; `is_begun` is false if
     it was not even tried.
     """
 
     told: Told
-    retry_after: float | None = None
-    is_begun: bool = True
+    retry_after: float | None
+    is_begun: bool
+
+
+class _Stored(NamedTuple):
+    """Requests whose answers are stored, and what these made of their payouts."""
+
+    deliveries: list[_Delivery]
+    closed: Closed
 
 
 @contextmanager
@@ -359,8 +377,9 @@ class _Run:
     """One tenure of the sender lock.
 
     Requests are posted by threads that know nothing but their attempt.  Attempts are committed by
-    this thread, answers are stored by another one; several in one transaction, whichever are there.
-    For each request under way one more is committed, so that nobody waits for the warehouse.
+    this thread, answers are judged and stored by another one; several in one transaction, whichever
+    are there.  For each request under way one more is committed, so that nobody waits for the
+    warehouse.
     """
 
     def __init__(
@@ -389,8 +408,8 @@ class _Run:
         self._pool = ThreadPoolExecutor(settings.wallet_requests_at_once, "send")
         self._storer = ThreadPoolExecutor(1, "store")
         self._waiting: list[_Waiting] = []
-        self._under_way: dict[Future[_Delivery], _Waiting] = {}
-        self._storing: dict[Future[Closed], list[Future[_Delivery]]] = {}
+        self._under_way: dict[Future[_Heard], _Waiting] = {}
+        self._storing: dict[Future[_Stored], list[Future[_Heard]]] = {}
         self._silent_requests = 0
         self._has_ok = False
         self._unclear: list[str] = []
@@ -436,6 +455,7 @@ class _Run:
     def _currencies(self) -> list[str]:
         """Those in which anything is open and not held."""
         with transaction(self._engine, "sender") as connection:
+            look_up_by_key(connection)
             found = connection.scalars(_CURRENCIES, self._errand.condition)
             return [each for each in found if each not in self._errand.passed_over]
 
@@ -575,7 +595,7 @@ class _Run:
         finally:
             answered = [each for each in self._under_way if each.exception() is None]
             if answered:
-                self._take(answered, self._close(answered))
+                self._take(answered, self._store(answered))
 
     def _begin(self, batches: Iterator[Batch]) -> bool:
         """Commit the next attempts and leave them to the threads; False if there were none.
@@ -622,7 +642,7 @@ class _Run:
         stored = self._take_stored()
         answered = [future for future in self._under_way if future.done()]
         if answered and not self._storing:
-            self._storing[self._storer.submit(self._close, answered)] = answered
+            self._storing[self._storer.submit(self._store, answered)] = answered
         return stored
 
     def _take_stored(self) -> list[tuple[_Delivery, _Waiting]]:
@@ -634,50 +654,64 @@ class _Run:
         return came
 
     def _take(
-        self, answered: list[Future[_Delivery]], closed: Closed
+        self, answered: list[Future[_Heard]], stored: _Stored
     ) -> list[tuple[_Delivery, _Waiting]]:
         """Count what was stored; in the order of the requests."""
+        deliveries, closed = stored
         self.sent.processed += closed.processed
         self.sent.held += closed.contested
         self.sent.in_doubt += closed.in_doubt
-        came = [(future.result(), self._under_way.pop(future)) for future in answered]
-        came.sort(key=lambda each: each[0].told.attempt_id)
+        sent = [self._under_way.pop(future) for future in answered]
+        came = sorted(zip(deliveries, sent, strict=True), key=lambda each: each[0].told.attempt_id)
         for delivery, waiting in came:
             self._count(delivery, waiting.batch.stage)
         return came
 
-    def _ask(self, attempt: Attempt) -> _Delivery:
-        """In a thread of its own: what came of the attempt."""
+    def _ask(self, attempt: Attempt) -> _Heard:
+        """In a thread of its own: send the attempt, and hear what the partner says."""
         if self._stop.is_set():
-            return _unsent(attempt, "the run stopped before it")
+            return _Heard(attempt, unsent="the run stopped before it")
         if time.monotonic() - attempt.begun_at > self._longest_wait:
             # Another one is committed in its place: under the lock, and with its whole time.  What
             # is left of this one may be less than the request took that it waited for.
-            return _unsent(attempt, "it waited for too long before it was sent")
+            return _Heard(attempt, unsent="it waited for too long before it was sent")
         try:
-            answer = self._wire.post(attempt)
+            return _Heard(attempt, answer=self._wire.post(attempt))
         except Exception as error:  # noqa: BLE001
             # Whatever it is: unless it says that nothing was sent, the payouts are in doubt.
-            judgement = judge_error(list(attempt.items), error)
-            return _Delivery(Told(attempt.attempt_id, judgement, None), _retry_after(error))
-        judgement = judge_answer(attempt.items, answer, self._codes)
-        stored = self._wire.without_key(answer)
-        return _Delivery(Told(attempt.attempt_id, judgement, stored), answer.retry_after)
+            return _Heard(attempt, error=error)
 
-    def _close(self, answered: list[Future[_Delivery]]) -> Closed:
+    def _store(self, answered: list[Future[_Heard]]) -> _Stored:
+        """Judge what was heard, and store it."""
+        deliveries = [self._judge_heard(future.result()) for future in answered]
+        return _Stored(deliveries, self._close([delivery.told for delivery in deliveries]))
+
+    def _judge_heard(self, heard: _Heard) -> _Delivery:
+        attempt, answer, error, unsent = heard
+        if answer is not None:
+            judgement = judge_answer(attempt.items, answer, self._codes)
+            told = Told(attempt.attempt_id, judgement, self._wire.without_key(answer))
+            return _Delivery(told, answer.retry_after, is_begun=True)
+        if error is not None:
+            told = Told(attempt.attempt_id, judge_error(list(attempt.items), error), None)
+            return _Delivery(told, _retry_after(error), is_begun=True)
+        told = Told(attempt.attempt_id, judge_unsent(attempt.items, unsent or ""), None)
+        return _Delivery(told, None, is_begun=False)
+
+    def _close(self, told: list[Told]) -> Closed:
         """Store answers, trying again while the warehouse is away: they will not come again."""
         try:
             return _STORING.copy()(
                 attempts.close_attempts,
                 self._engine,
                 self._sender,
-                [future.result().told for future in answered],
+                told,
                 is_idempotent=self._settings.wallet_partner_idempotent,
             )
         except (DataError, IntegrityError):
             # One that cannot be stored must not cost the others theirs.
-            if len(answered) > 1:
-                for each in answered:
+            if len(told) > 1:
+                for each in told:
                     with suppress(DataError, IntegrityError):
                         self._close([each])
             raise
@@ -829,11 +863,6 @@ class _Run:
     def _then(self) -> str:
         """What a person does once the cause is gone."""
         return THEN_CREDITS if self._errand.is_brief else "Then clear this task."
-
-
-def _unsent(attempt: Attempt, why: str) -> _Delivery:
-    told = Told(attempt.attempt_id, judge_unsent(attempt.items, why), None)
-    return _Delivery(told, is_begun=False)
 
 
 def _retry_after(error: BaseException) -> float | None:

@@ -420,9 +420,9 @@ def _answered_item(element: object) -> AnsweredItem:
 
 
 def _text(value: object) -> str | None:
-    if not isinstance(value, str) or len(value) > TEXT_CHARACTERS_LIMIT:
+    if not isinstance(value, str) or len(value) > TEXT_CHARACTERS_LIMIT or "\0" in value:
         return None
-    return None if "\0" in value or _holds_half_a_pair(value) else value
+    return value if value.isascii() or not _holds_half_a_pair(value) else None
 
 
 def _holds_half_a_pair(text: str) -> bool:

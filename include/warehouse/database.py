@@ -11,7 +11,7 @@ from decimal import Decimal
 from io import BytesIO
 from itertools import chain, islice
 from types import NoneType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 import psycopg2
@@ -155,7 +155,14 @@ def copy_out(connection: Connection, query: str) -> memoryview:
 
 def array_literal(texts: Iterable[str | None]) -> str:
     """`texts` as Postgres writes a text[]: much quicker to read than the driver's own way."""
-    return "{" + ",".join(map(_array_element, texts)) + "}"
+    elements = list(texts)
+    if elements and None not in elements:
+        quoted = '"' + '","'.join(cast("list[str]", elements)) + '"'
+        # Nearly always there is nothing to escape; looking at each by itself takes ten times as
+        # long.
+        if quoted.count('"') == 2 * len(elements) and "\\" not in quoted:
+            return f"{{{quoted}}}"
+    return "{" + ",".join(map(_array_element, elements)) + "}"
 
 
 def _array_element(element: str | None) -> str:
