@@ -335,16 +335,18 @@ class DisturbedMarkets:
             self._resolve(finding, decision, transaction_ids=unpaid)
 
     def _choose_version(self, finding: Any, *, is_for_good: bool) -> None:
+        name = finding.detail["source_key"]
         told = self._play.rows(
             "SELECT record_id, market_id, payout FROM core.settlement"
-            " WHERE source = 'prediction' AND source_key = :this AND is_contested",
-            this=finding.detail["source_key"],
+            " WHERE source = 'prediction' AND source_key = :this AND is_contested"
+            " ORDER BY record_id",
+            this=name,
         )
-        if is_for_good and told:
-            owed = self._play.owed(told[0].market_id).get(finding.detail["source_key"], 0)
-            told = [row for row in told if row.payout == owed]
-        if told:
-            self._resolve(finding, "choose_version", record_id=self._draw.choice(told).record_id)
+        if not told:
+            return
+        owed = self._play.owed(told[0].market_id).get(name, Decimal(0))
+        if several := may_count(told, owed, is_for_good=is_for_good):
+            self._resolve(finding, "choose_version", record_id=self._draw.choice(several).record_id)
 
     def _held(self, finding: Any) -> int | None:
         [row] = self._play.rows(
@@ -514,6 +516,17 @@ WHERE source = 'prediction' AND is_current AND status = 'settled'
 GROUP BY 1, 2
 HAVING count(*) > 1
 """
+
+
+def may_count(told: Sequence[Any], owed: Decimal, *, is_for_good: bool) -> list[Any]:
+    """Which of these versions, in the order in which they were told, a person may let count.
+
+    Once the truth was told last nothing new comes of it, and nobody is asked again: who lets the
+    lie count then does so for good.
+    """
+    if is_for_good or told[-1].payout == owed:
+        return [row for row in told if row.payout == owed]
+    return list(told)
 
 
 def _all_are_paid(

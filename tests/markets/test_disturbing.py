@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from decimal import Decimal
+from types import SimpleNamespace
 
 from sqlalchemy import text
 
 from include.sandbox.client import Sandbox
-from tests.markets.disturbing import DisturbedMarkets
+from tests.markets.disturbing import DisturbedMarkets, may_count
 from tests.warehouses import Warehouse
 
 KILLS = 2
@@ -34,3 +36,11 @@ def test_markets_killed_at_random_pay_each_position_once(
     with warehouse.owner_engine.begin() as connection:
         connection.execute(text(PAID_BY_HAND_AS_WELL))
     assert any("was paid 2 times" in sentence for sentence in disturbed.wrong())
+
+
+def test_people_err_only_while_they_will_be_asked_again() -> None:
+    truth, lie = (SimpleNamespace(payout=Decimal(payout)) for payout in ("738.05", "739.05"))
+    owed = truth.payout
+    assert may_count([truth, lie], owed, is_for_good=False) == [truth, lie]
+    assert may_count([truth, lie], owed, is_for_good=True) == [truth]
+    assert may_count([lie, truth], owed, is_for_good=False) == [truth]
