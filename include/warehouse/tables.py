@@ -53,6 +53,10 @@ metadata = MetaData(
     }
 )
 
+# Milliseconds; ten times the usual.  What a resend changes of a young table would have it vacuumed
+# again and again while that sends, at the expense of both.
+_GENTLY_VACUUMED = {"autovacuum_vacuum_cost_delay": 20}
+
 page_id_sequence = Sequence("page_id_sequence", schema="raw", metadata=metadata)
 
 
@@ -663,6 +667,7 @@ transaction = Table(
     Index("transaction_unfrozen_index", "transaction_id", postgresql_where=text("item IS NULL AND disposition = 'open' AND hold_reason IS NULL")),
     Index("transaction_held_index", "business_date", "hold_reason", "transaction_id", postgresql_where=text("hold_reason IS NOT NULL")),
     schema="wallet",
+    postgresql_with=_GENTLY_VACUUMED,
     comment="The outbox: payouts that the wallet has not processed. What was entered never changes. Sent are those that are open and not held; processed and lost are for ever.",
 )  # fmt: skip
 
@@ -765,7 +770,7 @@ attempt_item = Table(
     Index(None, "attempt_id"),
     schema="wallet",
     # Half of each page is left for the answers, which then touch no index.
-    postgresql_with={"fillfactor": 50},
+    postgresql_with={"fillfactor": 50} | _GENTLY_VACUUMED,
     comment="What each request said of each payout. What was delivered is read from here; only a doubt ever gives way to an answer.",
 )  # fmt: skip
 

@@ -60,6 +60,12 @@ _TABLES = {
         FROM pg_indexes
         WHERE schemaname = ANY(:schemas)
     """,
+    "storage": """
+        SELECT oid::regclass::text, reloptions
+        FROM pg_class
+        WHERE relnamespace::regnamespace::text = ANY(:schemas)
+            AND reloptions IS NOT NULL AND NOT relispartition
+    """,
 }
 
 _EVERYTHING = {
