@@ -34,7 +34,7 @@ LEFT JOIN LATERAL (
         AND NOT settlement.is_contested
 ) AS published ON true;
 COMMENT ON VIEW finance.market IS
-    'Every market of the prediction engine in the queue: how far it is settled, what the engine says it pays, and what of that is published. Once a market is done the two are equal.';
+    'Every market of the prediction engine in the queue: how far it is settled, what the engine says it pays, and what of that is published. Once a market is done the two are equal, unless a decision lets another version count than the engine told last.';
 COMMENT ON COLUMN finance.market.market_id IS 'The engine''s market.';
 COMMENT ON COLUMN finance.market.currency IS 'Currency of its payouts; NULL: not known yet.';
 COMMENT ON COLUMN finance.market.state IS 'done: all positions completed. held, failed, stuck, refused: waits for a person. withdrawn: not settled from here. Any other: on its way.';
