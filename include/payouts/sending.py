@@ -887,7 +887,7 @@ def _refusal(judgement: Judgement, then: str) -> str:
 
 # Looks each currency up behind the one before: their number counts, not that of the payouts.
 _CURRENCIES = text(f"""
-WITH RECURSIVE due AS (
+WITH RECURSIVE due AS NOT MATERIALIZED (
     SELECT currency, transaction_id
     FROM wallet.transaction
     WHERE disposition = 'open' AND hold_reason IS NULL AND business_date <= :business_date
