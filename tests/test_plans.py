@@ -18,6 +18,10 @@ from include.payouts.outcome import (
     check_outbox,
     check_outcome,
 )
+from include.payouts.sending import Partner, SendingStopped, send
+from include.sandbox.addresses import WALLET_KEY
+from include.sandbox.client import Sandbox
+from include.settings import Settings
 from tests.payouts.entering import DAY, attempt, enter, payout
 from tests.warehouses import Warehouse
 
@@ -129,6 +133,19 @@ def test_a_finished_day_is_told_without_reading_the_days_beside_it(outbox: Wareh
     assert told == Outcome(told.processed, told.processed, 0, 0, 0)
     assert told.processed > OLD_PAYOUTS / 400
     assert reading_history(outbox, read) == []
+
+
+def test_a_resend_looks_up_its_currencies_and_not_all_that_it_will_send(
+    warehouse: Warehouse, sandbox: Sandbox
+) -> None:
+    due = (payout(f"due-{number:04}", currency=f"C{number % 3}") for number in range(2000))
+    enter(warehouse, *due)
+    refused = Partner(sandbox.wallet_url, WALLET_KEY, "another secret")
+    with explained(warehouse.engine) as read, pytest.raises(SendingStopped):
+        send(warehouse.engine, refused, Settings(), DAY)
+    asked = [each.blocks for each in read if "each.currency" in each.statement]
+    assert asked
+    assert max(asked) < _blocks_of(warehouse, "wallet.transaction") / 5
 
 
 def reading_history(outbox: Warehouse, read: list[Read]) -> list[Read]:
