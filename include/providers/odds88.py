@@ -92,7 +92,8 @@ class Number(Decimal):
 
     def __new__(cls, written: str | int | Decimal) -> Self:
         """Any number that can be written; ArithmeticError for one that Decimal cannot hold."""
-        number = super().__new__(cls, written)
+        # Twice as quick as by way of `super`, for each number that was not met before.
+        number = Decimal.__new__(cls, written)
         try:
             # Of nothing there is but one kind: neither -0 nor 0.000.
             number.exact = _EXACT.plus(number) if number else Decimal(0)

@@ -138,7 +138,7 @@ def copy_binary(
 ) -> None:
     """The same for a few rows that hold large bytes, which the text format would double."""
     packers = [_PACKERS[type(table.c[name].type)] for name in columns]
-    packed = (_pack_row(packers, row) for row in rows)
+    packed = chain.from_iterable(_pack_row(packers, row) for row in rows)
     pieces = chain([_BINARY_HEADER], packed, [_BINARY_END])
     _copy(connection, table, columns, pieces, "FORMAT binary")
 
@@ -268,6 +268,8 @@ def _unescaped(escape: re.Match[bytes]) -> bytes:
 _BINARY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _BINARY_END = struct.pack("!h", -1)
 _BINARY_NULL = struct.pack("!i", -1)
+# Smaller ones go with their neighbours: for each piece a thread has to wait for its turn again.
+_LARGE_BYTES = 2**20
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -291,9 +293,15 @@ def as_moment(microseconds: int) -> datetime:
     return _EPOCH + microseconds * _MICROSECOND
 
 
-def _pack_row(packers: Sequence[Callable[[Any], bytes]], row: Sequence[Any]) -> bytes:
-    values = (
-        _BINARY_NULL if value is None else pack(value)
-        for pack, value in zip(packers, row, strict=True)
-    )
-    return struct.pack("!h", len(row)) + b"".join(values)
+def _pack_row(packers: Sequence[Callable[[Any], bytes]], row: Sequence[Any]) -> Iterator[bytes]:
+    """The row in pieces, none of them empty: large bytes are one as they are, never copied."""
+    packed = [struct.pack("!h", len(row))]
+    for pack, value in zip(packers, row, strict=True):
+        if isinstance(value, bytes) and len(value) >= _LARGE_BYTES:
+            yield b"".join([*packed, struct.pack("!i", len(value))])
+            yield value
+            packed = []
+        else:
+            packed.append(_BINARY_NULL if value is None else pack(value))
+    if packed:
+        yield b"".join(packed)

@@ -10,13 +10,23 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import BigInteger, Column, Connection, MetaData, Numeric, Table, Text, text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    MetaData,
+    Numeric,
+    Table,
+    Text,
+    select,
+    text,
+)
 from sqlalchemy.dialects.postgresql import BOOLEAN, BYTEA, TIMESTAMP
 from sqlalchemy.exc import DataError
 
 from include.local.postgres import Postgres
 from include.model import Status
-from include.warehouse.database import copy_out, copy_rows, open_engine
+from include.warehouse.database import copy_binary, copy_out, copy_rows, open_engine
 from tests.warehouses import empty_database
 
 COPIED = Table(
@@ -114,6 +124,21 @@ def test_every_other_value_comes_back(connection: Connection) -> None:
     found = copied(connection, rows)
     assert found == rows
     assert str(found[0][3]) == "12.340"
+
+
+def test_bytes_of_any_size_come_back_wherever_they_stand(connection: Connection) -> None:
+    large = bytes(range(256)) * 2**12
+    amid = [(1, large, "behind"), (2, large[1:], None), (3, b"", "small"), (4, None, None)]
+    last = [(5, "before", large * 2), (6, None, large)]
+    copy_binary(connection, COPIED, ("place", "content", "words"), amid)
+    copy_binary(connection, COPIED, ("place", "words", "content"), last)
+    found = connection.execute(
+        select(COPIED.c.place, COPIED.c.content, COPIED.c.words).order_by(COPIED.c.place)
+    )
+    assert [
+        (place, content if content is None else bytes(content), words)
+        for place, content, words in found
+    ] == [*amid, *((place, content, words) for place, words, content in last)]
 
 
 def test_many_rows_are_sent_in_parts(connection: Connection) -> None:
