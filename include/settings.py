@@ -116,7 +116,7 @@ class Settings(BaseSettings):
     )
     wallet_partner_idempotent: bool = Field(
         True,
-        description="The partner processes a transactionId once and repeats its answer, as it documents. If not, nothing in doubt is sent again without a decision.",
+        description="The partner processes a transactionId once and repeats its answer, as it documents. If not, nothing in doubt, and nothing that it answered with a code that nobody knows, is sent again without a decision.",
     )
     wallet_item_codes: dict[
         str, Literal["ok", "final", "duplicate", "authentication", "syntax", "other"]

@@ -1,9 +1,10 @@
 """Payouts that were sent and are still open: when they may be sent again, and when no more.
 
 What may have been booked is sent again within a window, the identical bytes, so often and in so
-many windows as the settings say; then it is held for a person.  What was refused as part of a
-request, or for our key's sake, is sent once more in each run.  A run that sends nothing again has a
-window without length, which is none of the many.
+many windows as the settings say; then it is held for a person.  A partner that may book it a second
+time is sent nothing of it again, nor what it answered in a way that nobody knows.  What was refused
+as part of a request, or for our key's sake, is sent once more in each run.  A run that sends
+nothing again has a window without length, which is none of the many.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ CROSS JOIN LATERAL (
         JOIN wallet.attempt USING (attempt_id)
         JOIN wallet.sending_window USING (window_id)
         CROSS JOIN LATERAL (
-            SELECT outcome IS NULL OR outcome IN ('in_doubt', 'contested') AS may_be_booked
+            SELECT outcome IS NULL OR outcome IN ('in_doubt', 'contested')
+                -- In its own run it waits for whether another payout is booked.
+                OR (outcome = 'unclear' AND NOT :is_idempotent AND attempt.epoch <> :epoch)
+                AS may_be_booked
         ) AS judged
         WHERE attempt_item.transaction_id = transaction.transaction_id
     ) AS told
@@ -84,7 +88,8 @@ WITH used_up AS (
     FOR UPDATE OF transaction
 )
 UPDATE wallet.transaction
-SET hold_reason = 'in_doubt', hold_detail = format('sent %s times, without an answer', sends)
+SET hold_reason = 'in_doubt',
+    hold_detail = format('sent %s times, and no answer says what became of it', sends)
 FROM used_up
 WHERE transaction.transaction_id = used_up.transaction_id
     AND disposition = 'open' AND hold_reason IS NULL
@@ -131,7 +136,7 @@ def sent_before(
 
 
 def hold_used_up(engine: Engine, sender: Sender, settings: Settings, business_date: date) -> int:
-    """Hold what was sent as often as it may be, and is still in doubt; how many there are."""
+    """Hold what was sent as often as it may be, and may be booked all the same; how many."""
     with transaction(engine, "sender") as connection:
         check_lease(connection, sender.lease)
         look_up_by_key(connection)

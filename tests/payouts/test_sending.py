@@ -937,3 +937,26 @@ def test_to_a_partner_that_pays_twice_nothing_in_doubt_is_sent_again(
         resend.send()
     assert counts(resend) == {"processed": 14}
     assert set(resend.credits().values()) == {1}
+
+
+@pytest.mark.parametrize("is_idempotent", [True, False])
+def test_what_is_answered_in_an_unknown_way_is_sent_again_only_to_a_partner_that_pays_once(
+    resend: Resend, is_idempotent: bool
+) -> None:
+    resend.change(wallet_partner_idempotent=is_idempotent)
+    resend.sandbox.configure(
+        "wallet", repeats="first_answer" if is_idempotent else "credited_again"
+    )
+    resend.enter("a")
+    resend.sandbox.fault("wallet", "unknown_value", value="RS_ERROR_NEW")
+    with pytest.raises(SendingStopped, match="Nothing is held or lost"):
+        resend.send()
+    assert resend.states() == {"a": "open"}
+    sent = Sent(requests=1, processed=1) if is_idempotent else Sent(held=1)
+    assert resend.send() == sent
+    if not is_idempotent:
+        assert resend.states() == {"a": "in_doubt"}
+        assert resend.findings() == ["transactions_in_doubt"]
+        resend.decide("processed")
+    assert resend.states() == {"a": "processed"}
+    assert resend.credits() == {"a": 1}
