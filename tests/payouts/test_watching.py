@@ -155,7 +155,10 @@ def test_an_acknowledged_lateness_comes_back_only_after_another_run_was_missed(
     )
     assert watch_payouts(warehouse.engine) == NOTHING
     with warehouse.owner_engine.begin() as connection:
-        connection.execute(text("UPDATE ops.finding SET opened_at = opened_at - interval '1 day'"))
+        connection.execute(
+            text("UPDATE ops.finding SET opened_at = :before"),
+            {"before": due - timedelta(seconds=1)},
+        )
     assert len(watch_payouts(warehouse.engine).opened) == 1
 
 
