@@ -15,7 +15,7 @@ from uuid import uuid4
 from sqlalchemy import Engine, text
 
 from include.local.folder import FolderInUse
-from include.local.postgres import Cluster, Postgres, remove_cluster
+from include.local.postgres import OWNER, Cluster, Postgres, remove_cluster
 from include.warehouse.database import open_engine
 from include.warehouse.migrate import migrate
 from include.warehouse.roles import LOGINS
@@ -53,7 +53,7 @@ def quick_server() -> Iterator[Postgres]:
     folder = Path(tempfile.mkdtemp(prefix=_NAME, dir=place))
     try:
         with Postgres(folder / "postgres", private_below=place) as server:
-            _spare_memory(server)
+            _hurry(server)
             yield server
     finally:
         _remove(folder)
@@ -82,11 +82,20 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def _spare_memory(server: Postgres) -> None:
-    engine = open_engine(server.url("postgres"))
+def _hurry(server: Postgres) -> None:
+    """Little to keep in memory, and passwords that cost no processor time to log in with: tests
+    connect some ten thousand times.
+    """
+    engine = open_engine(server.url(OWNER))
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("ALTER SYSTEM SET max_wal_size = '256MB'"))
+        connection.execute(text("ALTER SYSTEM SET scram_iterations = 1"))
         connection.execute(text("SELECT pg_reload_conf()"))
+        # Those of other logins are set later.
+        connection.execute(text("SET scram_iterations = 1"))
+        connection.execute(
+            text(f"ALTER ROLE {OWNER} PASSWORD :password"), {"password": server.password(OWNER)}
+        )
     engine.dispose()
 
 
