@@ -94,7 +94,12 @@ def start(server: Postgres, port: int) -> None:
         server.start()
 
 
-@pytest.mark.parametrize("end", ENDS)
+# How the server ends is the same for every source.
+@pytest.mark.parametrize(
+    ("play", "end"),
+    [*(("ticktock", end) for end in ENDS), ("odds88", "killed"), ("tote", "killed")],
+    indirect=["play"],
+)
 def test_the_database_may_be_restarted_in_the_middle_of_any_task(
     play: Play, server: Postgres, end: str
 ) -> None:
