@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from hashlib import sha256
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
@@ -30,6 +32,9 @@ from include.warehouse.tables import CANONICAL_COLUMNS, LEG_COLUMNS, SETTLEMENT_
 from tests.hint_checker import hint_violations
 
 _MADE_COLUMNS = [name for name in SETTLEMENT_COLUMNS if name != "source"]
+_made, _canonical, _leg = (
+    attrgetter(*columns) for columns in (_MADE_COLUMNS, CANONICAL_COLUMNS, LEG_COLUMNS)
+)
 # What a version is to its neighbours may change when one of them arrives; nothing else ever does.
 _JUDGED_COLUMNS = {
     "is_current",
@@ -169,14 +174,13 @@ class Watch:
 
     def _nothing_is_unsaid(self, connection: Connection) -> Iterator[str]:
         this = {"source": self.source.name}
-        versions = {
-            row.record_id: tuple(
-                value for name, value in row._mapping.items() if name not in _JUDGED_COLUMNS
-            )
-            for row in connection.execute(
-                text("SELECT * FROM core.settlement WHERE source = :source"), this
-            )
-        }
+        rows = connection.execute(
+            text("SELECT * FROM core.settlement WHERE source = :source"), this
+        )
+        lasting = itemgetter(
+            *(n for n, key in enumerate(rows.keys()) if key not in _JUDGED_COLUMNS)
+        )
+        versions = {row.record_id: lasting(row) for row in rows}
         for record_id, version in self._versions.items():
             if versions.get(record_id) != version:
                 yield f"the version of record {record_id} is not in core as it was"
@@ -231,8 +235,14 @@ def _nothing_told_is_passed(
 
 def _told(stream: Stream, shown: Sequence[str]) -> list[PageEntry | BrokenMessage]:
     """The messages of a stream, taken apart; pings are none."""
-    told = [stream.read_message(message.encode()).content for message in shown]
+    told = [_read_message(stream.read_message, message) for message in shown]
     return [one for one in told if isinstance(one, PageEntry | BrokenMessage)]
+
+
+@cache
+def _read_message(read: Callable[[bytes], Any], message: str) -> Any:
+    """What it is by its text, whoever looks how often."""
+    return read(message.encode()).content
 
 
 def _missing(connection: Connection, told: Iterable[PageEntry | BrokenMessage]) -> list[str]:
@@ -622,13 +632,14 @@ def _core_is_what_raw_says(
 def _version_is_made(
     made: Settlement, version: Any, legs: Mapping[int, list[tuple[Any, ...]]]
 ) -> Iterator[str]:
-    for column in _MADE_COLUMNS:
-        if getattr(made, column) != getattr(version, column):
-            yield (
-                f"record {version.record_id}: {column} is {getattr(version, column)!r} in core, "
-                f"but raw says {getattr(made, column)!r}"
-            )
-    told = [tuple(getattr(leg, name) for name in LEG_COLUMNS) for leg in made.legs]
+    if _made(made) != _made(version):
+        for column in _MADE_COLUMNS:
+            if getattr(made, column) != getattr(version, column):
+                yield (
+                    f"record {version.record_id}: {column} is {getattr(version, column)!r} in "
+                    f"core, but raw says {getattr(made, column)!r}"
+                )
+    told = list(map(_leg, made.legs))
     if legs.get(version.record_id, []) != told:
         yield f"record {version.record_id} has other legs in core than in raw"
     if version.accounting_date != version.recorded_at.date():
@@ -661,10 +672,10 @@ def _the_newest_is_current(
 def _last_news(versions: Iterable[tuple[str, int, Settlement]]) -> int:
     """The record of the last version; of equal ones that we observed, the first."""
     last = 0
-    before: list[Any] | None = None
+    before: tuple[Any, ...] | None = None
     for _, record_id, made in sorted(versions, key=lambda version: version[:2]):
         is_observed = made.settled_at_basis is SettledAtBasis.OBSERVED
-        told = [getattr(made, name) for name in CANONICAL_COLUMNS]
+        told = _canonical(made)
         if not (is_observed and told == before):
             last = record_id
         before = told
@@ -714,10 +725,6 @@ def _chain_break(made: Settlement, followed: Settlement | None) -> str | None:
         is_later = made.is_resettlement or claimed not in (None, Status.OPEN)
         return "original_missing" if is_later else None
     return "status_differs" if claimed not in (None, followed.status) else None
-
-
-def _canonical(settlement: Settlement) -> tuple[Any, ...]:
-    return tuple(getattr(settlement, column) for column in CANONICAL_COLUMNS)
 
 
 # --- credits ------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -32,7 +33,7 @@ import include
 from include.warehouse.database import open_engine
 
 When = Literal["before", "after"]
-Kind = Literal["commit", "statement"]
+Kind = Literal["commit", "statement", "commit in it"]
 Ending = Literal["finished", "failed", "killed", "frozen"]
 
 _INCLUDE = str(Path(include.__path__[0])) + os.sep
@@ -49,7 +50,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Point:
-    """The `number`th commit or statement of a task, from 1; a commit has the function it is in."""
+    """The `number`th commit or statement of a task, from 1; a commit has the function it is in.
+
+    A "commit in it" is counted among those of its function alone: the same however many others the
+    task makes in between.
+    """
 
     task: str
     number: int
@@ -58,6 +63,17 @@ class Point:
 
     def __str__(self) -> str:
         return f"{self.task} {self.number} ({self.function or self.kind})"
+
+
+def counted_by_function(commits: Sequence[Point]) -> list[Point]:
+    """The same commits, in order, each counted among those of its function."""
+    seen: Counter[tuple[str, str]] = Counter()
+    counted = []
+    for point in commits:
+        seen[point.task, point.function] += 1
+        number = seen[point.task, point.function]
+        counted.append(replace(point, number=number, kind="commit in it"))
+    return counted
 
 
 @dataclass(frozen=True)
@@ -175,7 +191,7 @@ class _Inside:
         self._moment = moment
         self._deed = deed
         self._task = ""
-        self._counts: dict[Kind, int] = {}
+        self._counts: Counter[str] = Counter()
 
     def run(
         self, warehouse: str | Engine, tasks: Sequence[Task], session: Mapping[str, str]
@@ -190,7 +206,7 @@ class _Inside:
             engine.dispose(close=False)
             self._arm(engine, session)
             for task in tasks:
-                self._task, self._counts = task.name, {"commit": 0, "statement": 0}
+                self._task, self._counts = task.name, Counter()
                 task.run(engine)
             code = _FINISHED
         except BaseException as error:  # noqa: BLE001
@@ -236,18 +252,26 @@ class _Inside:
 
     def _come_to(self, kind: Kind, function: str = "") -> Point:
         self._counts[kind] += 1
+        self._counts[function] += 1
         point = Point(self._task, self._counts[kind], kind, function)
         self._tell({"task": point.task, "number": point.number, "kind": kind, "function": function})
         self._act("before", point)
         return point
 
     def _act(self, when: When, point: Point) -> None:
-        """Send ourselves the signal if this is the moment; functions are only its name."""
-        if self._moment is None or self._moment.when != when:
-            return
-        if replace(self._moment.point, function="") == replace(point, function=""):
+        """Send ourselves the signal if this is the moment."""
+        if self._moment is not None and self._moment.when == when and self._is_meant(point):
             # To this very thread: sent to the process, it may find us a step further on.
             signal.pthread_kill(threading.get_ident(), self._deed)
+
+    def _is_meant(self, point: Point) -> bool:
+        """Functions are only the names of what is counted by itself."""
+        assert self._moment is not None
+        meant = self._moment.point
+        if meant.kind == "commit in it":
+            number = self._counts[point.function]
+            return meant == replace(point, number=number, kind="commit in it")
+        return replace(meant, function="") == replace(point, function="")
 
     def _tell(self, line: dict[str, Any]) -> None:
         os.write(self._report, json.dumps(line).encode() + b"\n")

@@ -143,6 +143,9 @@ def _copy_template(cluster: Cluster, name: str) -> None:
     engine = open_engine(cluster.url("postgres"))
     try:
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))
+            # Two thirds of what writing each page to the log as well takes.
+            connection.execute(
+                text(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY file_copy")
+            )
     finally:
         engine.dispose()

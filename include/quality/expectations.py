@@ -61,12 +61,8 @@ def validate_rows(engine: Engine, *batch_ids: int) -> dict[str, GroupResult]:
         suite = great_expectations.ExpectationSuite(
             "row_rules", expectations=[_expectation(group) for group in GROUPS]
         )
-        definition = great_expectations.ValidationDefinition(
-            name="check_settlements",
-            data=rows.add_batch_definition_whole_table("batch"),
-            suite=context.suites.add(suite),
-        )
-        outcome = context.validation_definitions.add(definition).run(result_format="SUMMARY")
+        batch = rows.add_batch_definition_whole_table("batch").get_batch()
+        outcome = batch.validate(suite, result_format="SUMMARY")
     finally:
         # Two engines: what asks has one of its own, and keeps its connection until it is collected.
         warehouse.get_execution_engine().close()

@@ -81,6 +81,7 @@ class Running:
             f"{task_id} waits for its next try",
             lambda: self.states(run_id, dag_id)[task_id] == "up_for_retry",
             _CONDITION_SECONDS,
+            pause_seconds=0.25,
         )
         return run_id
 

@@ -7,11 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def wait_for(condition: str, is_met: Callable[[], bool], deadline_seconds: float = 15.0) -> None:
+def wait_for(
+    condition: str,
+    is_met: Callable[[], bool],
+    deadline_seconds: float = 15.0,
+    *,
+    pause_seconds: float = 0.02,
+) -> None:
     deadline = time.monotonic() + deadline_seconds
     while not is_met():
         assert time.monotonic() < deadline, f"not within {deadline_seconds} s: {condition}"
-        time.sleep(0.02)
+        time.sleep(pause_seconds)
 
 
 def is_alive(process: int) -> bool:

@@ -18,7 +18,7 @@ import pytest
 from include.payouts import sending
 from include.payouts.sending import BreakerTripped, PartnerUnavailable, SendingStopped
 from include.sandbox.client import Sandbox
-from tests.killing import Moment, Point, Worker
+from tests.killing import Moment, Point, Worker, counted_by_function
 from tests.payouts.entering import rows
 from tests.payouts.resending import Resend, empty, names
 from tests.warehouses import Warehouse
@@ -171,7 +171,6 @@ def refusing_all(sandbox: Sandbox) -> None:
 
 
 _ALL = tuple(names(13))
-_TRIES = 10
 TROUBLES = {
     "a time-out, executed": Trouble(faulty("silence", executed=True)),
     "a time-out, not executed": Trouble(faulty("silence", executed=False)),
@@ -217,31 +216,26 @@ def test_a_resend_in_trouble_killed_at_what_decides_is_finished_by_the_next(
     trouble = TROUBLES[name]
     resend.change(**trouble.settings)
     enter_trouble(resend, trouble)
-    decisive = [point for point in commits(resend) if point.function in _DECISIVE]
+    # Answers that come together share a commit, so that all others may have other numbers.
+    points = counted_by_function(commits(resend))
+    decisive = [point for point in points if point.function in _DECISIVE]
     # The first payout of all goes well; the second request meets the trouble.
     intent, answer, *consequences = decisive[2:]
     concluded = [point for point in consequences if point.function not in _REQUESTED]
     moments = [Moment("after", intent), Moment("before", answer)]
     moments += [Moment("before", point) for point in concluded[:1]]
     for moment in moments:
-        # Answers that come together share a commit, so that the next ones may have other numbers.
-        killed = (kill_in_trouble(resend, trouble, moment) for _ in range(_TRIES))
-        assert any(f"({moment.point.function})" in point for point in killed), moment
-
-
-def kill_in_trouble(resend: Resend, trouble: Trouble, moment: Moment) -> str:
-    """Where it was killed; whatever that is, the next run finishes it."""
-    start_anew(resend)
-    enter_trouble(resend, trouble)
-    point = resend.kill(moment)
-    assert point is not None
-    assert resend.wrong() == [], moment
-    run_alone(resend)
-    assert resend.wrong(is_left_alone=True) == [], moment
-    for payout, state in resend.states().items():
-        ends = trouble.ends if payout in trouble.names else ("processed",)
-        assert state in ends, (payout, moment)
-    return point
+        start_anew(resend)
+        enter_trouble(resend, trouble)
+        point = resend.kill(moment)
+        assert point is not None, moment
+        assert f"({moment.point.function})" in point, moment
+        assert resend.wrong() == [], moment
+        run_alone(resend)
+        assert resend.wrong(is_left_alone=True) == [], moment
+        for payout, state in resend.states().items():
+            ends = trouble.ends if payout in trouble.names else ("processed",)
+            assert state in ends, (payout, moment)
 
 
 def enter_trouble(resend: Resend, trouble: Trouble) -> None:
