@@ -33,11 +33,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
 
 
+# Nothing that an import makes is garbage, and half a gigabyte of modules is imported.
+gc.disable()
+
+
 def pytest_collection_finish() -> None:
-    """Half a gigabyte of modules is looked through for garbage no more."""
+    """What was imported is looked through for garbage no more."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

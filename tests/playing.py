@@ -213,6 +213,10 @@ class Play:
             )
             connection.execute(text("UPDATE tote.bet SET next_ask_at = now() WHERE state = 'open'"))
 
+    def run(self) -> None:
+        """One run in this process; what it has compiled, no worker compiles anew."""
+        run_tasks(self.tasks, self.warehouse.engine)
+
     def kill(self, moment: Moment | None, tasks: Sequence[Task] | None = None) -> str | None:
         """Run the tasks and kill them at `moment`: the point, or None if they never came to it."""
         ending, point = run_and_kill(self.warehouse.engine, tasks or self.tasks, moment)
@@ -229,8 +233,8 @@ class Play:
         session: Mapping[str, str] | None = None,
     ) -> Iterator[Worker]:
         """A worker that runs the tasks and stands frozen at `moment`."""
-        url = self.warehouse.pipelines_url
-        with Worker(url, tasks or self.tasks, moment, signal.SIGSTOP, session) as worker:
+        engine = self.warehouse.engine
+        with Worker(engine, tasks or self.tasks, moment, signal.SIGSTOP, session) as worker:
             ending = worker.wait()
             assert ending == "frozen", f"{ending} without {moment}\n{worker.error()}"
             self.let_leases_run_out()

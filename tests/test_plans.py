@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import md5
 from typing import Any, NamedTuple
 
 import pytest
@@ -19,7 +20,7 @@ from include.payouts.outcome import (
     check_outcome,
 )
 from include.payouts.sending import Partner, SendingStopped, send
-from include.sandbox.addresses import WALLET_KEY
+from include.sandbox.addresses import WALLET_KEY, WALLET_SECRET
 from include.sandbox.client import Sandbox
 from include.settings import Settings
 from tests.payouts.entering import DAY, attempt, enter, payout
@@ -146,6 +147,29 @@ def test_a_resend_looks_up_its_currencies_and_not_all_that_it_will_send(
     asked = [each.blocks for each in read if "each.currency" in each.statement]
     assert asked
     assert max(asked) < _blocks_of(warehouse, "wallet.transaction") / 5
+
+
+def test_what_was_frozen_and_sent_is_not_passed_over_by_whoever_looks_for_more(
+    warehouse: Warehouse, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each leaves a dead entry in an index, whose row the first look behind it would read."""
+    monkeypatch.setattr("include.payouts.sending._IDS_AT_A_TIME", 100)
+    monkeypatch.setattr("include.payouts.sending._IDS_A_STRETCH", 200)
+    monkeypatch.setattr("include.payouts.outbox._ROWS_AT_A_TIME", 200)
+    payouts = 1500
+    enter(warehouse, *(payout(md5(f"{n}".encode()).hexdigest()) for n in range(payouts)))
+    freeze_new(warehouse.engine)
+    with explained(warehouse.engine) as read:
+        assert freeze_new(warehouse.engine).frozen == 0
+    assert max(each.blocks for each in read) < payouts * 0.6
+
+    partner = Partner(sandbox.wallet_url, WALLET_KEY, WALLET_SECRET)
+    with explained(warehouse.engine) as read:
+        sent = send(warehouse.engine, partner, Settings(wallet_batch_items=10), DAY)
+    assert sent.processed == payouts
+    looks = [each.blocks for each in read if "used_up" in each.statement]
+    assert looks
+    assert max(looks) < payouts * 0.6
 
 
 def reading_history(outbox: Warehouse, read: list[Read]) -> list[Read]:

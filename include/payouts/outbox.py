@@ -143,14 +143,19 @@ def freeze_new(
     Memory does not grow with their number; killed at any moment, what is left is the next run's.
     """
     frozen = unsignable = 0
+    before = ""
     last: str | None = ""
     while last is not None:
         with transaction(engine, "sender") as connection:
-            rows = _next_unfrozen(connection, last, which)
+            # Each that was frozen leaves a dead entry in the index, which whoever meets it first
+            # marks as such: quickly while its row is at hand, so that it is met here.  Else who
+            # looks at nothing would wait for a million of them.
+            rows = _next_unfrozen(connection, before, which)
             items, reasons = _try_each(rows, freeze_item)
             _write(connection, _FREEZE, items)
             _write(connection, _HOLD, reasons)
         frozen, unsignable = frozen + len(items), unsignable + len(reasons)
+        before = last
         last = rows[-1].transaction_id if rows else None
     report_outbox(engine)
     return Frozen(frozen, unsignable)

@@ -11,6 +11,7 @@ import logging
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, suppress
@@ -65,6 +66,8 @@ _SAID_EVERY_SECONDS = 10.0
 _LONGEST_WAIT_SECONDS = 60.0
 # So few that the requests which are committed ahead last until the next are looked up.
 _IDS_AT_A_TIME = 400
+# So many that what was looked up one stretch before is answered.
+_IDS_A_STRETCH = 10_000
 _EXAMPLES = 5
 # Markets wait for the run that sends their credits.
 _BRIEF_WAIT_SECONDS = 30.0
@@ -460,11 +463,25 @@ class _Run:
             return [each for each in found if each not in self._errand.passed_over]
 
     def _fresh(self, currency: str) -> Iterator[str]:
-        """Payouts that were never sent, or for sure not executed."""
+        """Payouts that were never sent, or for sure not executed.
+
+        Each that was sent leaves a dead entry in the index of those that are due, which whoever
+        meets it first marks as such: quickly while its row is at hand, and a day's end would wait
+        for a million of them.  So the stretch before is met once more.
+        """
         last = ""
+        stretches = deque(["", ""], maxlen=3)
+        read = 0
         while True:
             with transaction(self._engine, "sender") as connection:
                 look_up_by_key(connection)
+                if read >= _IDS_A_STRETCH:
+                    stretches.append(last)
+                    read = 0
+                    connection.execute(
+                        _MEET,
+                        {"currency": currency, "after": stretches[0], "until": stretches[1]},
+                    )
                 ids = connection.scalars(
                     _FRESH,
                     {
@@ -478,6 +495,7 @@ class _Run:
             if len(ids) < _IDS_AT_A_TIME:
                 return
             last = ids[-1]
+            read += len(ids)
 
     def _send_fresh(self) -> None:
         """Send what never was; twice where the canary proved nothing: others may have meanwhile."""
@@ -903,6 +921,13 @@ WITH RECURSIVE due AS NOT MATERIALIZED (
     WHERE each.currency IS NOT NULL
 )
 SELECT currency FROM each WHERE currency IS NOT NULL
+""")
+
+_MEET = text("""
+SELECT count(*)
+FROM wallet.transaction
+WHERE currency = :currency AND transaction_id > :after AND transaction_id <= :until
+    AND disposition = 'open' AND hold_reason IS NULL
 """)
 
 _FRESH = text(f"""

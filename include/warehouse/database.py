@@ -59,6 +59,8 @@ def open_engine(url: str) -> Engine:
         f"postgresql+psycopg2://{rest}",
         pool_size=10,
         pool_pre_ping=True,
+        # Each connection would begin with looking for a type that nothing of ours has.
+        use_native_hstore=False,
         isolation_level="READ COMMITTED",
         connect_args={
             "application_name": "settlement-pipelines",

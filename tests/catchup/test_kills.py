@@ -88,12 +88,14 @@ POINTS = {
 
 @pytest.fixture(params=sorted(SOURCES))
 def play(request: pytest.FixtureRequest, sandbox: Sandbox, warehouse: Warehouse) -> Play:
-    return Play(SOURCES[request.param], sandbox, warehouse, keeps_budgets=True)
+    play = Play(SOURCES[request.param], sandbox, warehouse, keeps_budgets=True)
+    play.advance(RECORDS)
+    return play
 
 
 def points_of(play: Play) -> list[Point]:
     """The points of a run that is left alone."""
-    with Worker(play.warehouse.pipelines_url, play.tasks) as worker:
+    with Worker(play.warehouse.engine, play.tasks) as worker:
         assert worker.wait() == "finished", worker.error()
         return worker.points()
 
@@ -109,9 +111,9 @@ def test_every_source_has_its_commit_points_named() -> None:
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_catch_up_killed_at_any_commit_is_finished_by_the_next(play: Play, when: str) -> None:
     # The first run of a stream has nothing to read again.
-    for _ in range(2):
-        play.advance(RECORDS)
-        points = commits(points_of(play))
+    play.run()
+    play.advance(RECORDS)
+    points = commits(points_of(play))
     assert [str(point) for point in points] == POINTS[play.source.name]
     if play.source.name in LAND_ALONE:
         points = [point for point in points if point.task == "land"]
@@ -125,6 +127,7 @@ def test_a_catch_up_killed_at_any_commit_is_finished_by_the_next(play: Play, whe
 def test_a_catch_up_killed_again_and_again_at_any_moment_loses_nothing(play: Play) -> None:
     """Moments drawn from all statements and commits; what is unfinished piles up in between."""
     draw = random.Random(SEED)
+    play.run()
     play.advance(RECORDS)
     points = points_of(play)
     killed = 0

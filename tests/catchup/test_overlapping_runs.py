@@ -29,13 +29,16 @@ ROUNDS = {"tote": 1}
 
 @pytest.fixture(params=sorted(SOURCES))
 def play(request: pytest.FixtureRequest, sandbox: Sandbox, warehouse: Warehouse) -> Play:
-    return Play(SOURCES[request.param], sandbox, warehouse)
+    play = Play(SOURCES[request.param], sandbox, warehouse)
+    play.advance(RECORDS)
+    play.run()
+    return play
 
 
 def commits_of(play: Play) -> list[Point]:
     """The commit points of a run over some records."""
     play.advance(RECORDS)
-    with Worker(play.warehouse.pipelines_url, play.tasks) as worker:
+    with Worker(play.warehouse.engine, play.tasks) as worker:
         assert worker.wait() == "finished", worker.error()
         return [point for point in worker.points() if point.kind == "commit"]
 
@@ -48,16 +51,15 @@ def last_commits(points: list[Point]) -> list[Point]:
 
 def points_of_its_own(play: Play) -> list[Point]:
     """Its commits; but for one source those of `land` alone, for all others have the same tasks."""
-    points = commits_of(play)
     if play.source.name in MEETING_POINTS:
         return meeting_points(play)
+    points = commits_of(play)
     is_first = play.source.name == min(SOURCES)
     return [point for point in points if not is_first or point.task == "land"]
 
 
 def meeting_points(play: Play) -> list[Point]:
     """The first commit of each function at which two runs of its source meet."""
-    # The first run of all asks for nothing that it did not list.
     points = commits_of(play)
     return [
         next(point for point in points if point.function == function)
@@ -78,11 +80,11 @@ def test_a_run_may_be_overtaken_after_any_commit(play: Play) -> None:
 
 def test_a_worker_frozen_in_a_transaction_holds_nobody_up(play: Play) -> None:
     """It holds its source's lock and its batch; the server ends its session when it stays idle."""
-    points = commits_of(play)
+    points = points_of_its_own(play)
     landing = next(point for point in points if point.function == "landing.commit")
     # What is frozen while it claims bets is not waited for: they are the next run's.
     is_met = play.source.name in MEETING_POINTS
-    for point in meeting_points(play)[-1:] if is_met else (landing, *last_commits(points)):
+    for point in points[-1:] if is_met else (landing, *last_commits(points)):
         play.advance(RECORDS)
         with play.frozen(Moment("before", point), session=PATIENCE) as frozen:
             assert play.wrong_when_left_alone() == [], f"while frozen before {point}"
@@ -105,8 +107,8 @@ def test_runs_in_several_processes_at_once_share_the_work(play: Play) -> None:
     for _ in range(ROUNDS.get(play.source.name, 4)):
         play.advance(3 * RECORDS)
         with ExitStack() as stack:
-            url = play.warehouse.pipelines_url
-            workers = [stack.enter_context(Worker(url, play.tasks)) for _ in range(3)]
+            engine = play.warehouse.engine
+            workers = [stack.enter_context(Worker(engine, play.tasks)) for _ in range(3)]
             endings = [worker.wait() for worker in workers]
             assert endings == ["finished"] * 3, "\n".join(worker.error() for worker in workers)
         assert play.wrong() == []
