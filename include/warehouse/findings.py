@@ -22,10 +22,14 @@ TOLD_COUNT = "told_count"
 
 @dataclass(frozen=True)
 class Kind:
-    """A sort of finding: how bad it is, which decisions answer it, and what each of them does."""
+    """A sort of finding: how bad it is, which decisions answer it, and what each of them does.
+
+    Those in `revised` may be taken anew, with another content, after one has closed the finding.
+    """
 
     severity: Severity
     decisions: dict[str, str]
+    revised: frozenset[str] = frozenset()
 
 
 _ACKNOWLEDGE = {"acknowledge": "You have seen it; nothing else changes."}
@@ -107,7 +111,11 @@ KINDS: dict[str, Kind] = {
     ),
     "settlement_contested": Kind(
         "critical",
-        {"choose_version": "The version named in `record_id` counts; the others never do."},
+        {
+            "choose_version": "The version named in `record_id` counts, and no other. Decided "
+            "anew, with the number of the finding that it has closed, another one counts instead."
+        },
+        revised=frozenset({"choose_version"}),
     ),
     "gap": Kind(
         "warning",

@@ -202,15 +202,25 @@ class Crediting:
         """Decide that this version counts."""
         self.decide(kind, "choose_version", record_id=record_id)
 
+    def choose_anew(self, kind: str, record_id: int) -> None:
+        """Decide after all that this version counts."""
+        self.decide(kind, "choose_version", state="closed", record_id=record_id)
+
     def decide(
-        self, kind: str, decision: str, reference: str | None = None, **parameters: Any
+        self,
+        kind: str,
+        decision: str,
+        reference: str | None = None,
+        *,
+        state: str = "open",
+        **parameters: Any,
     ) -> list[Resolution]:
-        """The same decision on every open finding of that kind."""
+        """The same decision on every finding of that kind, open ones unless told otherwise."""
         report_outbox(self.warehouse.engine)
         with self.warehouse.owner_engine.connect() as connection:
             found = connection.scalars(
-                text("SELECT finding_id FROM ops.finding WHERE kind = :kind AND state = 'open'"),
-                {"kind": kind},
+                text("SELECT finding_id FROM ops.finding WHERE kind = :kind AND state = :state"),
+                {"kind": kind, "state": state},
             ).all()
             held = held_by(connection, found)
 

@@ -152,6 +152,25 @@ def test_what_is_contested_waits_until_it_is_decided(crediting: Crediting) -> No
     assert crediting.credit() == Credited(entered=1)
     assert crediting.credits()["s1"].amount == 1
     assert rows(crediting.warehouse, published) == [(1, 1)]
+    assert crediting.wrong() == []
+
+
+def test_a_choice_made_anew_adjusts_what_was_credited_by_the_first(crediting: Crediting) -> None:
+    crediting.publish(
+        crediting.row("s1", "1", provider_order="same"),
+        crediting.row("s1", "2", provider_order="same"),
+    )
+    wrong, right = rows(
+        crediting.warehouse, "SELECT record_id FROM core.settlement ORDER BY payout"
+    )
+    crediting.choose("settlement_contested", wrong.record_id)
+    assert crediting.credit() == Credited(entered=1)
+
+    crediting.choose_anew("settlement_contested", right.record_id)
+    assert crediting.credit() == Credited(adjusted=1)
+    assert crediting.credits()["s1"].amount == 1
+    assert rows(crediting.warehouse, "SELECT difference FROM prediction.adjustment") == [(1,)]
+    assert crediting.wrong() == []
 
 
 def test_two_runs_at_once_credit_as_one(crediting: Crediting) -> None:

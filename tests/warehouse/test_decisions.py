@@ -394,6 +394,50 @@ def test_only_a_contested_version_can_be_chosen(
         assert "is not one of the contested versions" in told
 
 
+def test_a_wrong_choice_is_put_right_by_choosing_anew(
+    warehouse: Warehouse, connection: Connection
+) -> None:
+    finding = contest(warehouse, connection)
+    wrong, right = (version.record_id for version in versions(connection))
+    decide(warehouse, finding.finding_id, "choose_version", record_id=wrong)
+    told = refused(warehouse, connection, finding.finding_id, "choose_version", record_id=wrong)
+    assert "or it counts already" in told
+    assert f"one of: {right}." in told
+
+    anew = decide(warehouse, finding.finding_id, "choose_version", record_id=right)
+    assert current(connection).record_id == right
+    assert [v.is_rejected_by_decision for v in versions(connection)] == [True, False]
+    assert [v["is_rejected_by_decision"] for v in anew.before["versions"]] == [False, True]
+    assert [v["is_rejected_by_decision"] for v in anew.after["versions"]] == [True, False]
+    decided = rows(connection, "SELECT finding_id FROM ops.decision")
+    assert decided == [(finding.finding_id,), (finding.finding_id,)]
+    assert open_findings(connection, "settlement_contested") == []
+    assert violations(connection, SOURCE) == []
+
+
+def test_a_content_told_since_is_decided_with_the_finding_that_asks_for_it(
+    warehouse: Warehouse, connection: Connection
+) -> None:
+    older = contest(warehouse, connection)
+    chosen, rejected = (version.record_id for version in versions(connection))
+    decide(warehouse, older.finding_id, "choose_version", record_id=chosen)
+    land_body(warehouse.engine, body_of(entry(1, new_status="voided", outcome="void")))
+    push(warehouse.engine)
+    newer = only_finding(connection, "settlement_contested")
+
+    told = refused(warehouse, connection, older.finding_id, "choose_version", record_id=rejected)
+    assert f"Decide finding {newer.finding_id} instead" in told
+    decide(warehouse, newer.finding_id, "choose_version", record_id=rejected)
+    assert current(connection).record_id == rejected
+    assert sum(not version.is_rejected_by_decision for version in versions(connection)) == 1
+    assert violations(connection, SOURCE) == []
+
+
+def test_no_other_decision_is_taken_anew(warehouse: Warehouse, connection: Connection) -> None:
+    revised = {(kind, name) for kind, known in KINDS.items() for name in known.revised}
+    assert revised == {("settlement_contested", "choose_version")}
+
+
 # --- undecodable_page ---------------------------------------------------------------------------
 
 

@@ -67,13 +67,13 @@ def resolve(
     second_person_above: Decimal = Decimal(0),
 ) -> Resolution:
     """Carry out `decision_name` on an open finding, record it, and close the finding if nothing
-    is left of it.
+    is left of it.  A few decisions may be taken anew after they have closed it.
 
     `parameters` may hold `record_id` (choose_version), `continue_from` (skip_page, move_cursor,
     and try_again of a gap) and `transaction_ids` (payouts: only these of the finding).  Payouts
     that together exceed `second_person_above`, in units of their currency, are lost only when two
-    people decide so.  Raises `DecisionRefused` if the finding is not open, its kind does not know
-    the decision, or what it is about has moved on.
+    people decide so.  Raises `DecisionRefused` if the finding is closed (but for a decision that may
+    be taken anew), its kind does not know the decision, or what it is about has moved on.
     """
     if not reason.strip() or not decided_by.strip():
         raise DecisionRefused(
@@ -82,7 +82,7 @@ def resolve(
     given = {name: value for name, value in parameters.items() if value is not None}
     try:
         with transaction(engine, "resolver") as connection:
-            asked = _lock_finding(connection, finding_id)
+            asked = _lock_finding(connection, finding_id, decision_name)
             answer = Answer(
                 decision_id=_next_decision_id(connection),
                 decided_by=decided_by.strip(),
@@ -97,7 +97,9 @@ def resolve(
                 close_finding(connection, finding_id, "decision")
     except payouts.NothingHeld:
         with transaction(engine, "resolver") as connection:
-            payouts.close_if_nothing_is_held(connection, _lock_finding(connection, finding_id))
+            payouts.close_if_nothing_is_held(
+                connection, _lock_finding(connection, finding_id, decision_name)
+            )
         raise
     return Resolution(
         decision_id=answer.decision_id,
@@ -128,8 +130,11 @@ def carried_out_by(kind: str, decision_name: str) -> Decide:
     return _acknowledge if decision_name == "acknowledge" else _DECISIONS[kind, decision_name]
 
 
-def _lock_finding(connection: Connection, finding_id: int) -> Row[Any]:
-    """The open finding, locked after its source and its batch: the order in which gates lock."""
+def _lock_finding(connection: Connection, finding_id: int, decision_name: str) -> Row[Any]:
+    """The finding, which is open or may be decided anew.
+
+    It is locked after its source and its batch: the order in which gates lock.
+    """
     this = select(finding).where(finding.c.finding_id == finding_id)
     seen = connection.execute(this).first()
     if seen is None:
@@ -141,12 +146,16 @@ def _lock_finding(connection: Connection, finding_id: int) -> Row[Any]:
     if seen.batch_id is not None:
         lock_batch(connection, seen.batch_id)
     asked = connection.execute(this.with_for_update()).one()
-    if asked.state != "open":
+    if asked.state != "open" and not _may_be_decided_anew(asked, decision_name):
         raise DecisionRefused(
             f"Finding {finding_id} is closed already (by {asked.closed_by}, {asked.closed_at}).",
             "If its cause is still there, a new finding says so.",
         )
     return asked
+
+
+def _may_be_decided_anew(asked: Row[Any], decision_name: str) -> bool:
+    return asked.closed_by == "decision" and decision_name in KINDS[asked.kind].revised
 
 
 def _next_decision_id(connection: Connection) -> int:

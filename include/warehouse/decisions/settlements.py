@@ -1,17 +1,22 @@
-"""Versions of a settlement that contradict each other: a person says which one counts."""
+"""Versions of a settlement that contradict each other: a person says which one counts.
+
+That may be said anew: the versions stay where they are, and what was wrong is put right.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, select, update
 
 from include.warehouse.decisions.answers import Answer, Change, Decide, DecisionRefused
 from include.warehouse.publishing import recompute_subjects
-from include.warehouse.tables import settlement
+from include.warehouse.tables import finding, settlement
 
 
 def _choose_version(connection: Connection, asked: Row[Any], answer: Answer) -> Change:
+    """Of all versions at the place, those rejected before included, the named one counts."""
     source_key = asked.detail["source_key"]
     rivals = and_(
         settlement.c.source == asked.source,
@@ -19,21 +24,47 @@ def _choose_version(connection: Connection, asked: Row[Any], answer: Answer) -> 
         settlement.c.provider_order == asked.detail["provider_order"],
     )
     before = _versions(connection, rivals)
-    contested = [str(one["record_id"]) for one in before if one["is_contested"]]
     chosen = answer.text("record_id")
-    if chosen not in contested:
-        raise DecisionRefused(
-            f"Record {chosen or '(none given)'} is not one of the contested versions of "
-            f"{source_key}.",
-            f"Give in `record_id` one of: {', '.join(contested) or 'none is contested any more'}.",
-        )
+    _check_choice(connection, asked, before, chosen)
     connection.execute(
         update(settlement)
-        .where(rivals, settlement.c.record_id != int(chosen))
-        .values(is_rejected_by_decision=True)
+        .where(rivals)
+        .values(is_rejected_by_decision=settlement.c.record_id != int(chosen or 0))
     )
     recompute_subjects(connection, asked.source, [source_key])
     return Change({"versions": before}, {"versions": _versions(connection, rivals)})
+
+
+def _check_choice(
+    connection: Connection, asked: Row[Any], versions: Sequence[dict[str, Any]], chosen: str | None
+) -> None:
+    """Refuse what is no choice, and one that a newer finding asks for."""
+    source_key = asked.detail["source_key"]
+    others = [
+        str(one["record_id"])
+        for one in versions
+        if one["is_contested"] or one["is_rejected_by_decision"]
+    ]
+    if chosen not in others:
+        raise DecisionRefused(
+            f"Record {chosen or '(none given)'} is not one of the contested versions of "
+            f"{source_key}, or it counts already.",
+            f"Give in `record_id` one of: {', '.join(others)}.",
+        )
+    if asked.state != "open" and any(one["is_contested"] for one in versions):
+        newer = connection.scalar(
+            select(finding.c.finding_id).where(
+                finding.c.kind == asked.kind,
+                finding.c.source == asked.source,
+                finding.c.subject == asked.subject,
+                finding.c.state == "open",
+            )
+        )
+        raise DecisionRefused(
+            f"Since finding {asked.finding_id} was decided, {asked.source} has told yet another "
+            f"content of {source_key}.",
+            f"Decide finding {newer} instead: record {chosen} may be chosen there as well.",
+        )
 
 
 def _versions(connection: Connection, rivals: Any) -> list[dict[str, Any]]:
