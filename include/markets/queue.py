@@ -22,7 +22,6 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from include.markets.evidence import arrived
 from include.model import Record
-from include.providers.elements import shown
 from include.providers.errors import PageUndecodable
 from include.providers.http import Answer, Client
 from include.providers.prediction import (
@@ -35,6 +34,7 @@ from include.providers.prediction import (
     is_market_id,
     read_events,
 )
+from include.providers.texts import shown
 from include.settings import Settings
 from include.warehouse.database import array_literal, transaction
 from include.warehouse.landing import Also, ArrivedPage, CursorMoved, Gap, Landing

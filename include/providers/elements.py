@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from include.providers.errors import PageUndecodable
+from include.providers.texts import shown
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _INTEGER_DIGITS_LIMIT = 128
@@ -81,11 +82,6 @@ def placed_texts(body: bytes, *names: str) -> tuple[list[int], list[bytes]] | No
     texts = [bytes(text) for text in listed]
     starts = _starts(body, texts)
     return None if starts is None else (starts, texts)
-
-
-def shown(value: object) -> str:
-    """A value of a provider's for a message: short, and in characters that can be stored."""
-    return f"{value!a:.100}"
 
 
 @cache

@@ -43,10 +43,12 @@ import httpx
 import msgspec
 
 from include.model import Outcome, Record, RecordContext, SettledAtBasis, Settlement, Status
-from include.providers.elements import Element, elements_of, parsed_json, shown
+from include.providers.documented import UNREADABLE, few
+from include.providers.elements import Element, elements_of, parsed_json
 from include.providers.errors import Fatal, PageUndecodable, RecordRejected, Retriable
 from include.providers.http import KEPT, Answer, Client
 from include.providers.moments import AwareTime, in_utc, readable_time
+from include.providers.texts import is_storable, shown
 from include.settings import Settings
 
 PROVIDER = "prediction"
@@ -66,7 +68,6 @@ _ID_CHARACTERS_LIMIT = 128
 _SEQUENCE_LIMIT = 2**63 - 1
 _CURSOR_CHARACTERS_LIMIT = 2000
 _TEXT_CHARACTERS_LIMIT = 500
-_UNKNOWN_FIELDS_SHOWN = 20
 _DIGITS_BEHIND_POINT = 30
 _DIGITS_BEFORE_POINT = 20
 _AMOUNT = re.compile(r"-?[0-9]{1,60}(\.[0-9]{1,60})?([eE][+-]?[0-9]{1,3})?")
@@ -406,7 +407,7 @@ def _with_data(
         totals=totals,
         entries=entries,
         errors=tuple(map(_excerpt, errors)) if isinstance(errors, list) else (),
-        unknown_fields=_few(unknown),
+        unknown_fields=few(unknown),
         unusable_reason=unusable_reason,
     )
 
@@ -478,7 +479,7 @@ def read_page(body: bytes) -> Page:
     opened = _open_list(body)
     unknown = set(opened.unknown_fields)
     entries = _entries(body, unknown, *opened.names)
-    return Page(entries, opened.next_page, _few(unknown))
+    return Page(entries, opened.next_page, few(unknown))
 
 
 class _OpenedList(NamedTuple):
@@ -517,14 +518,14 @@ def read_events(body: bytes) -> EventPage:
     if not isinstance(events, list):
         raise PageUndecodable(f"the body has no list `{'.'.join(names)}`")
     entries = tuple(map(_event_entry, elements_of(body, *names)))
-    return EventPage(entries, _few(_unknown(envelope, _ENVELOPE_FIELDS, "")))
+    return EventPage(entries, few(_unknown(envelope, _ENVELOPE_FIELDS, "")))
 
 
 def read_settlement(record: bytes) -> SettlementRecord:
     """A settlement's exact text, typed; raises `RecordRejected`, naming the field."""
     try:
         settlement = _SETTLEMENT.decode(record)
-    except _UNREADABLE:
+    except UNREADABLE:
         settlement = _settlement_by_fields(record)
     if b"\\" in record:
         _check_texts(settlement)
@@ -636,8 +637,6 @@ _SETTLE_FIELDS = {
     "errors",
     *(field.encode_name for field in msgspec.structs.fields(SettleTotals)),
 }
-# Whatever msgspec raises on bytes that it does not accept.
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ArithmeticError)
 
 
 def _envelope(body: bytes) -> dict[str, Any]:
@@ -662,7 +661,7 @@ def _error_of(envelope: dict[str, Any]) -> tuple[str | None, str | None]:
 
 
 def _short_text(value: object) -> str | None:
-    if not isinstance(value, str) or not _is_storable(value):
+    if not isinstance(value, str) or not is_storable(value):
         return None
     return value[:_TEXT_CHARACTERS_LIMIT]
 
@@ -754,10 +753,6 @@ def _unknown(fields: dict[str, Any], known: set[str], place: str) -> set[str]:
     return {f"{place}{name}" for name in fields.keys() - known}
 
 
-def _few(names: set[str]) -> frozenset[str]:
-    return frozenset(sorted(shown(name).strip("'") for name in names)[:_UNKNOWN_FIELDS_SHOWN])
-
-
 def _excerpt(value: object) -> str:
     return json.dumps(value)[:_TEXT_CHARACTERS_LIMIT]
 
@@ -808,7 +803,7 @@ def _rule_of(name: str, value: object) -> str:
 def _check_texts(settlement: SettlementRecord) -> None:
     for wire_name, field in _FIELDS.items():
         value = getattr(settlement, field.name)
-        if isinstance(value, str) and not _is_storable(value):
+        if isinstance(value, str) and not is_storable(value):
             raise RecordRejected(
                 "text_unstorable", f"`{wire_name}` holds a null character or half a surrogate pair"
             )
@@ -817,11 +812,4 @@ def _check_texts(settlement: SettlementRecord) -> None:
 def _usable_id(value: object) -> str | None:
     if not isinstance(value, str) or not 0 < len(value) <= _ID_CHARACTERS_LIMIT:
         return None
-    return value if _is_storable(value) else None
-
-
-def _is_storable(text: str) -> bool:
-    """Whether Postgres can store the text: no null character, no half surrogate pair."""
-    if text.isascii():
-        return "\0" not in text
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+    return value if is_storable(value) else None

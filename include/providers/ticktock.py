@@ -29,17 +29,18 @@ from urllib.parse import quote
 import msgspec
 
 from include.model import Outcome, Record, RecordContext, SettledAtBasis, Settlement, Status
+from include.providers.documented import UNREADABLE, few
 from include.providers.elements import (
     TOLERANT,
     Element,
     elements_of,
     parsed_json,
     placed_texts,
-    shown,
 )
 from include.providers.errors import Fatal, PageUndecodable, RecordRejected
 from include.providers.http import KEPT, Answer, Client
 from include.providers.moments import AwareTime, in_utc, readable_time
+from include.providers.texts import is_storable, shown
 from include.settings import Settings
 
 PROVIDER = "ticktock"
@@ -58,7 +59,6 @@ _ID_CHARACTERS_LIMIT = 128
 _ID_NUMBER_LIMIT = 2**63 - 1
 # Digits of the largest unsigned 64-bit number: no log has counted further.
 _ORDER_DIGITS = 20
-_UNKNOWN_FIELDS_SHOWN = 20
 
 _STATUSES = {"pending": Status.OPEN, "settled": Status.SETTLED, "voided": Status.VOID}
 _DECISIONS: dict[tuple[str, str | None], tuple[Status, Outcome | None]] = {
@@ -162,7 +162,7 @@ def read_page(body: bytes) -> Page:
     """
     try:
         envelope = _DOCUMENTED.decode(body)
-    except _UNREADABLE:
+    except UNREADABLE:
         return _read_deviating_page(body)
     placed = placed_texts(body, "data")
     if placed is None or (b"\\" in body and b"\\u0000" in body):
@@ -232,7 +232,7 @@ def normalize(record: bytes, context: RecordContext) -> Settlement:
     """
     try:
         entry = _ENTRY.decode(record)
-    except _UNREADABLE:
+    except UNREADABLE:
         entry = _entry_by_fields(record)
     if b"\\" in record:
         _check_texts(entry)
@@ -277,8 +277,6 @@ class _DocumentedEnvelope(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
 _DOCUMENTED = msgspec.json.Decoder(_DocumentedEnvelope)
 _ENTRY = msgspec.json.Decoder(Entry)
 _ENTRY_FIELDS = {field.name: field for field in msgspec.structs.fields(Entry)}
-# Whatever msgspec raises on bytes that it does not accept.
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def _documented_entry(entry: Entry, start: int, content: bytes) -> PageEntry:
@@ -326,7 +324,7 @@ def _deviating_entry(element: Element) -> PageEntry:
         Record(entry_id or f"sha256:{digest.hexdigest()}", element.start, len(element.text)),
         entry_id,
         readable_time(fields.get("created_at")),
-        match_id if isinstance(match_id, str) and _is_storable(match_id) else None,
+        match_id if isinstance(match_id, str) and is_storable(match_id) else None,
         digest.digest(),
     )
 
@@ -345,8 +343,7 @@ def _unknown_fields(envelope: dict[str, Any], *, is_count: bool) -> frozenset[st
         if isinstance(entry, dict):
             in_entries |= entry.keys() - _ENTRY_FIELDS.keys()
     names |= {f"data[].{name}" for name in in_entries}
-    texts = sorted(shown(name).strip("'") for name in names)
-    return frozenset(texts[:_UNKNOWN_FIELDS_SHOWN])
+    return few(names)
 
 
 def _check_entry_count(count: int) -> None:
@@ -395,7 +392,7 @@ def _rule_of(name: str, value: object) -> str:
 def _check_texts(entry: Entry) -> None:
     for name in _ENTRY_FIELDS:
         value = getattr(entry, name)
-        if isinstance(value, str) and not _is_storable(value):
+        if isinstance(value, str) and not is_storable(value):
             raise RecordRejected(
                 "text_unstorable", f"`{name}` holds a null character or half a surrogate pair"
             )
@@ -423,7 +420,7 @@ def _decision(new_status: str, word: str | None) -> tuple[Status, Outcome | None
 
 def _is_usable_id(value: object) -> bool:
     if isinstance(value, str):
-        return 0 < len(value) <= _ID_CHARACTERS_LIMIT and _is_storable(value)
+        return 0 < len(value) <= _ID_CHARACTERS_LIMIT and is_storable(value)
     # A boolean is an integer to Python, not to ticktock.
     return type(value) is int and 0 <= value <= _ID_NUMBER_LIMIT
 
@@ -432,13 +429,6 @@ def _is_numeric(entry_id: str) -> bool:
     """Whether the id is a whole number in its only spelling, so that text and number agree."""
     is_number = entry_id.isascii() and entry_id.isdigit()
     return is_number and (entry_id[0] != "0" or entry_id == "0")
-
-
-def _is_storable(text: str) -> bool:
-    """Whether Postgres can store the text: no null character, no half surrogate pair."""
-    if text.isascii():
-        return "\0" not in text
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _leaves_its_place(match_id: str) -> bool:

@@ -34,7 +34,7 @@ from include.sandbox.tote_bets import Bet, State
 from include.sandbox.tote_book import Book
 
 # The one description of tote's API that there is, also for the pipelines.
-_SCHEMA = Path(__file__).parents[1] / "providers" / "tote_schema.graphql"
+_SCHEMA = Path(__file__).parents[1] / "providers" / "tote" / "schema.graphql"
 _PAGE_LIMIT = 250
 _PERIOD_LIMIT = timedelta(days=90)
 _WINDOW = timedelta(days=30)

@@ -23,7 +23,7 @@ from websockets.utils import accept_key
 from include.providers import http, odds88, streams
 from include.providers.errors import Fatal, ProviderError, Retriable, StreamEnded, StreamRefused
 from include.providers.http import KEPT, Account
-from include.providers.odds88 import Feed
+from include.providers.odds88 import Feed, access
 from include.providers.streams import RECEIVED_IS_KEPT, Socket, open_socket
 from include.sandbox.addresses import ODDS88_CLIENT_ID, ODDS88_PASSWORD
 from include.sandbox.app import FAULTS_OF_STREAMS
@@ -1012,7 +1012,7 @@ def test_no_log_says_the_token_the_password_or_a_message_at_any_level(
         return token
 
     monkeypatch.setattr(logging.Logger, "handle", keep)
-    monkeypatch.setattr(odds88, "log_in", remembered)
+    monkeypatch.setattr(access, "log_in", remembered)
     for name in ["", *logging.Logger.manager.loggerDict]:
         logger = logging.getLogger(name)
         monkeypatch.setattr(logger, "disabled", False)

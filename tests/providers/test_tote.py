@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from include.model import Outcome, Record, RecordContext, Settlement, Status
 from include.providers import tote
+from include.providers.documented import fields_of
 from include.providers.errors import Fatal, PageUndecodable, RecordRejected, Retriable
 from include.providers.http import Client
 from include.providers.tote import (
@@ -27,6 +28,7 @@ from include.providers.tote import (
     Hint,
     Notice,
     Totals,
+    asking,
     next_cursor,
     normalize,
     order_of,
@@ -130,7 +132,7 @@ def cut(body: bytes, record: Record) -> bytes:
 
 @pytest.fixture(scope="module")
 def schema() -> GraphQLSchema:
-    return build_schema((Path(tote.__file__).parent / "tote_schema.graphql").read_text())
+    return build_schema((Path(tote.__file__).parent / "schema.graphql").read_text())
 
 
 def paths_of(document: str) -> set[tuple[str, ...]]:
@@ -166,7 +168,7 @@ def test_everything_that_is_asked_for_is_typed_and_nothing_else() -> None:
     typed: set[tuple[str, ...]] = set()
 
     def walk(kind: Any, way: tuple[str, ...]) -> None:
-        for name, inner in tote._FIELDS[kind].items():
+        for name, inner in fields_of(kind).items():
             typed.add((*way, name))
             if inner is not None:
                 walk(inner, (*way, name))
@@ -760,9 +762,9 @@ def test_a_question_that_is_refused_is_fatal(
     sandbox: Sandbox, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sandbox.fault("tote", "graphql_errors", code="GRAPHQL_VALIDATION_FAILED")
-    with pytest.raises(Fatal, match=r"tote_bets\.graphql"):
+    with pytest.raises(Fatal, match=r"tote/bets\.graphql"):
         tote.fetch_bets(client, ids(sandbox)[:1])
-    monkeypatch.setattr(tote, "QUERY", QUERY.replace("totalCount", "countOfAll"))
+    monkeypatch.setattr(asking, "QUERY", QUERY.replace("totalCount", "countOfAll"))
     with pytest.raises(Fatal, match="countOfAll"):
         tote.fetch_bets(client, ["x"])
 

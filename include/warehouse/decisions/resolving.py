@@ -72,8 +72,8 @@ def resolve(
     `parameters` may hold `record_id` (choose_version), `continue_from` (skip_page, move_cursor,
     and try_again of a gap) and `transaction_ids` (payouts: only these of the finding).  Payouts
     that together exceed `second_person_above`, in units of their currency, are lost only when two
-    people decide so.  Raises `DecisionRefused` if the finding is closed (but for a decision that may
-    be taken anew), its kind does not know the decision, or what it is about has moved on.
+    people decide so.  Raises `DecisionRefused` if the finding is closed (unless the decision may be
+    taken anew), its kind does not know the decision, or what it is about has moved on.
     """
     if not reason.strip() or not decided_by.strip():
         raise DecisionRefused(
