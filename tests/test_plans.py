@@ -19,7 +19,8 @@ from include.payouts.outcome import (
     check_outbox,
     check_outcome,
 )
-from include.payouts.sending import Partner, SendingStopped, send
+from include.payouts.partner import Partner
+from include.payouts.sending import SendingStopped, send
 from include.sandbox.addresses import WALLET_KEY, WALLET_SECRET
 from include.sandbox.client import Sandbox
 from include.settings import Settings
@@ -153,8 +154,8 @@ def test_what_was_frozen_and_sent_is_not_passed_over_by_whoever_looks_for_more(
     warehouse: Warehouse, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each leaves a dead entry in an index, whose row the first look behind it would read."""
-    monkeypatch.setattr("include.payouts.sending._IDS_AT_A_TIME", 100)
-    monkeypatch.setattr("include.payouts.sending._IDS_A_STRETCH", 200)
+    monkeypatch.setattr("include.payouts.due._IDS_AT_A_TIME", 100)
+    monkeypatch.setattr("include.payouts.due._IDS_A_STRETCH", 200)
     monkeypatch.setattr("include.payouts.outbox._ROWS_AT_A_TIME", 200)
     payouts = 1500
     enter(warehouse, *(payout(md5(f"{n}".encode()).hexdigest()) for n in range(payouts)))

@@ -14,7 +14,7 @@ from sqlalchemy import URL, Engine
 
 from include.catchup.sources import Source
 from include.catchup.stream import Feed
-from include.payouts.sending import Partner
+from include.payouts.partner import Partner
 from include.providers import prediction
 from include.providers.http import Account, Client
 from include.providers.tote import HintFeed

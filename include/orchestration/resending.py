@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow.sdk import Param
 
-from include.payouts.sending import Planned
+from include.payouts.due import Planned
 
 BATCH_ITEMS_LIMIT = 1000
 

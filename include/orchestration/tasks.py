@@ -33,7 +33,7 @@ from include.orchestration.resending import day_of_run, describe_plan, tell_plan
 from include.orchestration.resolving import Form, resolve_each
 from include.orchestration.retries import RetryByRecovery
 from include.orchestration.telling import tell_failure
-from include.payouts import outbox, outcome, sending
+from include.payouts import due, outbox, outcome, sending
 from include.payouts.watching import watch_payouts
 from include.providers.http import longest_call
 from include.quality import gates, normalizing
@@ -177,7 +177,7 @@ def send(params: Any = None, dag_run: Any = None) -> dict[str, Any] | None:
     """Send what is open, until nothing is left to send; in a dry run, say what that would be."""
     engine, day, batch_items = open_warehouse(), day_of_run(params, dag_run), params["batch_items"]
     if params["dry_run"]:
-        planned = sending.plan(engine, SETTINGS, day, batch_items)
+        planned = due.plan(engine, SETTINGS, day, batch_items)
         _log.info("%s", describe_plan(day, planned))
         return tell_plan(planned)
     return counted(

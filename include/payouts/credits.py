@@ -19,7 +19,8 @@ from sqlalchemy import Engine, text
 from include.payouts import sending, stages
 from include.payouts.outbox import CREDITS, IS_MEANT, freeze_new
 from include.payouts.outcome import check_outbox
-from include.payouts.sending import THEN_CREDITS, Partner, SendingStopped, Sent
+from include.payouts.partner import Partner
+from include.payouts.sending import THEN_CREDITS, SendingStopped, Sent
 from include.settings import Settings
 from include.warehouse.database import look_up_by_key, transaction
 

@@ -11,23 +11,22 @@ import logging
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import date
-from decimal import Decimal
 from itertools import chain, islice, repeat
 from typing import Any, NamedTuple
 
 import tenacity
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from include.payouts import attempts, doubts, outbox, stages
+from include.payouts import attempts, doubts, due, outbox, stages
 from include.payouts.attempts import Attempt, Batch, Closed, Sender, Stage, Told
+from include.payouts.due import CANARY_ITEMS, ITEMS_AGAIN, Errand
 from include.payouts.judging import (
     ALIKE_AT_CANARY,
     ItemOutcome,
@@ -37,13 +36,13 @@ from include.payouts.judging import (
     judge_error,
     judge_unsent,
 )
-from include.payouts.outbox import ALL, CREDITS, IS_MEANT, Which
+from include.payouts.outbox import CREDITS
+from include.payouts.partner import Partner, Wire
 from include.payouts.stages import CANARY
 from include.providers import wallet
 from include.providers.errors import Retriable
-from include.providers.http import Answer, Client
+from include.providers.http import Answer
 from include.settings import Settings
-from include.warehouse.database import look_up_by_key, transaction
 from include.warehouse.leases import LeaseHeld, LeaseLost, hold_lease
 
 _log = logging.getLogger(__name__)
@@ -58,16 +57,10 @@ THEN_CREDITS = (
 LEASE = "wallet/sending"
 """Held by whoever posts to the wallet, whatever for."""
 
-_CANARY_ITEMS = 10
-_ITEMS_AGAIN = (10,)
 _SILENT_REQUESTS = 3
 _FIRST_WAIT_SECONDS = 1.0
 _SAID_EVERY_SECONDS = 10.0
 _LONGEST_WAIT_SECONDS = 60.0
-# So few that the requests which are committed ahead last until the next are looked up.
-_IDS_AT_A_TIME = 400
-# So many that what was looked up one stretch before is answered.
-_IDS_A_STRETCH = 10_000
 _EXAMPLES = 5
 # Markets wait for the run that sends their credits.
 _BRIEF_WAIT_SECONDS = 30.0
@@ -96,15 +89,6 @@ class PartnerUnavailable(Exception):
     """The partner cannot be reached or does not answer; later it may."""
 
 
-@dataclass(frozen=True)
-class Partner:
-    """Where the wallet is, and with which key and secret it is spoken to."""
-
-    base_url: str
-    api_key: str = field(repr=False)
-    signing_secret: str = field(repr=False)
-
-
 @dataclass
 class Sent:
     """What a run of sending did: requests, and what became of the payouts in them.
@@ -118,23 +102,6 @@ class Sent:
     lost: int = 0
     held: int = 0
     in_doubt: int = 0
-
-
-@dataclass(frozen=True)
-class Planned:
-    """What a run would send in one currency now; `amount` in units of it.
-
-    `first` are the first ids, `in_doubt` how many may be booked already: of these, some may have to
-    wait for the next window.  With `finding_id` nothing of it would be sent before that is decided.
-    """
-
-    currency: str
-    payouts: int
-    amount: Decimal
-    requests: int
-    first: list[str]
-    in_doubt: int
-    finding_id: int | None = None
 
 
 def send(
@@ -153,7 +120,7 @@ def send(
     goes on from there.
     """
     outbox.freeze_new(engine)
-    errand = _Errand(business_date, batch_items or settings.wallet_batch_items)
+    errand = Errand(business_date, batch_items or settings.wallet_batch_items)
     with _tenure(engine, partner, settings, run_id, errand) as run:
         run.carry_out()
     return run.sent
@@ -181,7 +148,7 @@ def send_credits(
         return Sent()
     outbox.freeze_new(engine, which=CREDITS)
     waiting_for_a_person = frozenset(stages.stopped_currencies(engine))
-    errand = _Errand(
+    errand = Errand(
         date.max, settings.wallet_batch_items, CREDITS, waiting_for_a_person, is_brief=True
     )
     sent = Sent()
@@ -198,122 +165,6 @@ def send_credits(
     except (LeaseHeld, LeaseLost) as passing:
         _log.warning("The credits that are left wait for the next run. %s", passing)
     return sent
-
-
-def plan(
-    engine: Engine, settings: Settings, business_date: date, batch_items: int | None = None
-) -> list[Planned]:
-    """What `send` would send now, by currency; sends nothing, and freezes the items' bytes."""
-    outbox.freeze_new(engine)
-    size = batch_items or settings.wallet_batch_items
-    stopped = stages.stopped_currencies(engine)
-    with transaction(engine, "sender") as connection:
-        rows = connection.execute(_PLAN, {"business_date": business_date, "limit": _EXAMPLES})
-        return [
-            Planned(
-                row.currency,
-                row.payouts,
-                outbox.in_major_units(row.amount),
-                _requests(row.fresh, row.payouts - row.fresh, size),
-                list(row.first),
-                row.in_doubt,
-                stopped.get(row.currency),
-            )
-            for row in rows
-        ]
-
-
-_PLAN = text("""
-SELECT
-    currency, count(*) AS payouts, sum(amount) AS amount,
-    (array_agg(transaction_id ORDER BY transaction_id))[1:CAST(:limit AS integer)] AS first,
-    count(*) FILTER (WHERE EXISTS (
-        SELECT FROM wallet.attempt_item
-        WHERE attempt_item.transaction_id = transaction.transaction_id
-            AND (outcome IS NULL OR outcome IN ('in_doubt', 'contested'))
-    )) AS in_doubt,
-    count(*) FILTER (WHERE NOT EXISTS (
-        SELECT FROM wallet.attempt_item
-        WHERE attempt_item.transaction_id = transaction.transaction_id
-            AND outcome IS DISTINCT FROM 'not_executed'
-    )) AS fresh
-FROM wallet.transaction
-WHERE disposition = 'open' AND hold_reason IS NULL AND item IS NOT NULL
-    AND business_date <= :business_date
-GROUP BY currency
-ORDER BY currency
-""")
-
-
-def _requests(fresh: int, again: int, size: int) -> int:
-    """The canary's two, full ones for the rest, and small ones for what was sent before."""
-    first = fresh or again
-    full = size if fresh else min(size, *_ITEMS_AGAIN)
-    canary = min(first, 1) + (first > 1)
-    rest = -(-max(first - 1 - _CANARY_ITEMS, 0) // full)
-    return canary + rest + (-(-again // min(size, *_ITEMS_AGAIN)) if fresh else 0)
-
-
-class _Wire:
-    """The partner, spoken to by several threads: each has a client of its own."""
-
-    def __init__(self, partner: Partner, settings: Settings) -> None:
-        self._partner = partner
-        self._settings = settings
-        self._signing = wallet.Signing(partner.signing_secret)
-        self._clients: list[Client] = []
-        self._own = threading.local()
-        # At once, so that an address or a key that cannot be used is told before any attempt.
-        self._client()
-
-    def post(self, attempt: Attempt) -> Answer:
-        """Send the attempt's body, once."""
-        return wallet.post_settlement(
-            self._client(), attempt.body, self._signing, ends_at=attempt.ends_at
-        )
-
-    def without_key(self, answer: Answer) -> Answer:
-        """An answer as it may be stored, once it was judged as it came: some repeat the request."""
-        return replace(answer, body=answer.body.replace(self._partner.api_key.encode(), b"..."))
-
-    def close(self) -> None:
-        """Close the clients of all threads."""
-        for client in self._clients:
-            client.close()
-
-    def _client(self) -> Client:
-        if not hasattr(self._own, "client"):
-            self._own.client = wallet.open_client(
-                self._partner.base_url, self._partner.api_key, self._settings
-            )
-            self._clients.append(self._own.client)
-        client: Client = self._own.client
-        return client
-
-
-class _Errand(NamedTuple):
-    """What is to be sent: up to which day, how many in a request, which, and not in which
-    currencies.
-
-    A brief one sends nothing again and waits for nothing long: what is in doubt is the resend's,
-    which counts in windows how often it may be sent.  What was refused with the whole request, for
-    our key's sake, never was sent: else nothing would tell that the key is still refused.
-    """
-
-    until: date
-    batch_items: int
-    which: Which = ALL
-    passed_over: frozenset[str] = frozenset()
-    is_brief: bool = False
-
-    @property
-    def condition(self) -> dict[str, Any]:
-        """The same as statements have it."""
-        return {
-            "business_date": self.until,
-            "is_brief": self.is_brief,
-            **self.which._asdict(),
-        }
 
 
 class _Waiting(NamedTuple):
@@ -358,7 +209,7 @@ def _tenure(
     partner: Partner,
     settings: Settings,
     run_id: str | None,
-    errand: _Errand,
+    errand: Errand,
     patience: float = math.inf,
 ) -> Iterator[_Run]:
     """Wait until nobody else sends, and hold the sender lock for one run."""
@@ -367,7 +218,7 @@ def _tenure(
         # One that is brief leaves no window behind that would have less time for the next.
         window_seconds = 0 if errand.is_brief else settings.wallet_window_seconds
         sender, closes_at = attempts.open_window(engine, lease, run_id, window_seconds)
-        with closing(_Wire(partner, settings)) as wire:
+        with closing(Wire(partner, settings)) as wire:
             run = _Run(engine, wire, settings, sender, closes_at, errand)
             with closing(run):
                 try:
@@ -388,11 +239,11 @@ class _Run:
     def __init__(
         self,
         engine: Engine,
-        wire: _Wire,
+        wire: Wire,
         settings: Settings,
         sender: Sender,
         closes_at: float,
-        errand: _Errand,
+        errand: Errand,
     ) -> None:
         now = time.monotonic()
         self._engine = engine
@@ -456,46 +307,10 @@ class _Run:
     # What is to be sent.
 
     def _currencies(self) -> list[str]:
-        """Those in which anything is open and not held."""
-        with transaction(self._engine, "sender") as connection:
-            look_up_by_key(connection)
-            found = connection.scalars(_CURRENCIES, self._errand.condition)
-            return [each for each in found if each not in self._errand.passed_over]
+        return due.currencies(self._engine, self._errand)
 
     def _fresh(self, currency: str) -> Iterator[str]:
-        """Payouts that were never sent, or for sure not executed.
-
-        Each that was sent leaves a dead entry in the index of those that are due, which whoever
-        meets it first marks as such: quickly while its row is at hand, and a day's end would wait
-        for a million of them.  So the stretch before is met once more.
-        """
-        last = ""
-        stretches = deque(["", ""], maxlen=3)
-        read = 0
-        while True:
-            with transaction(self._engine, "sender") as connection:
-                look_up_by_key(connection)
-                if read >= _IDS_A_STRETCH:
-                    stretches.append(last)
-                    read = 0
-                    connection.execute(
-                        _MEET,
-                        {"currency": currency, "after": stretches[0], "until": stretches[1]},
-                    )
-                ids = connection.scalars(
-                    _FRESH,
-                    {
-                        "currency": currency,
-                        "last": last,
-                        "limit": _IDS_AT_A_TIME,
-                        **self._errand.condition,
-                    },
-                ).all()
-            yield from ids
-            if len(ids) < _IDS_AT_A_TIME:
-                return
-            last = ids[-1]
-            read += len(ids)
+        return due.never_sent(self._engine, self._errand, currency)
 
     def _send_fresh(self) -> None:
         """Send what never was; twice where the canary proved nothing: others may have meanwhile."""
@@ -512,7 +327,7 @@ class _Run:
 
         In ever smaller requests: a payout at which the partner breaks takes few others along.
         """
-        sizes = chain(_ITEMS_AGAIN, repeat(1))
+        sizes = chain(ITEMS_AGAIN, repeat(1))
         size = next(sizes)
         while True:
             self.sent.held += doubts.hold_used_up(
@@ -562,7 +377,7 @@ class _Run:
             if outcomes & {ItemOutcome.OK, ItemOutcome.REFUSED}:
                 self._proven.add(currency)
                 break
-        if currency in self._proven and (ten := list(islice(ids, _CANARY_ITEMS))):
+        if currency in self._proven and (ten := list(islice(ids, CANARY_ITEMS))):
             self._deliver(iter([Batch(stage, ten)]))
         self._judge(stage)
 
@@ -621,20 +436,22 @@ class _Run:
         Those to be tried again come first.  For each thread one attempt waits.
         """
         now = time.monotonic()
-        due = [each for each in reversed(self._waiting) if each.may_begin_at <= now][: self._free]
-        for each in due:
+        next_up = [each for each in reversed(self._waiting) if each.may_begin_at <= now][
+            : self._free
+        ]
+        for each in next_up:
             self._waiting.remove(each)
-        room = max(0, self._free - len(due) - len(self._waiting))
-        due += [_Waiting(batch) for batch in islice(batches, room)]
-        if not due:
+        room = max(0, self._free - len(next_up) - len(self._waiting))
+        next_up += [_Waiting(batch) for batch in islice(batches, room)]
+        if not next_up:
             return False
         committed = attempts.commit_attempts(
             self._engine,
             self._sender,
-            [each.batch for each in due],
+            [each.batch for each in next_up],
             self._settings.wallet_deadline_seconds,
         )
-        for waiting, attempt in zip(due, committed, strict=True):
+        for waiting, attempt in zip(next_up, committed, strict=True):
             if attempt is not None:
                 self._under_way[self._pool.submit(self._ask, attempt)] = waiting
         return True
@@ -866,10 +683,10 @@ class _Run:
 
         After a brief run nothing else tells of one that it has stopped: also if nothing is.
         """
-        due = set(self._currencies())
+        concerned = set(self._currencies())
         if self._errand.is_brief:
-            due |= self._tripped
-        stopped = {each: why for each, why in self._stopped.items() if each in due}
+            concerned |= self._tripped
+        stopped = {each: why for each, why in self._stopped.items() if each in concerned}
         if stopped:
             told = "; ".join(f"{currency}: {why}" for currency, why in sorted(stopped.items()))
             raise BreakerTripped(
@@ -901,48 +718,3 @@ def _refusal(judgement: Judgement, then: str) -> str:
         "`signing_secret` of the Airflow connection `wallet`, and this machine's clock, or ask the "
         f"partner. {then}"
     )
-
-
-# Looks each currency up behind the one before: their number counts, not that of the payouts.
-_CURRENCIES = text(f"""
-WITH RECURSIVE due AS NOT MATERIALIZED (
-    SELECT currency, transaction_id
-    FROM wallet.transaction
-    WHERE disposition = 'open' AND hold_reason IS NULL AND business_date <= :business_date
-        AND {IS_MEANT}
-), each AS (
-    (SELECT currency FROM due ORDER BY currency LIMIT 1)
-    UNION ALL
-    SELECT (
-        SELECT due.currency FROM due WHERE due.currency > each.currency
-        ORDER BY due.currency LIMIT 1
-    )
-    FROM each
-    WHERE each.currency IS NOT NULL
-)
-SELECT currency FROM each WHERE currency IS NOT NULL
-""")
-
-_MEET = text("""
-SELECT count(*)
-FROM wallet.transaction
-WHERE currency = :currency AND transaction_id > :after AND transaction_id <= :until
-    AND disposition = 'open' AND hold_reason IS NULL
-""")
-
-_FRESH = text(f"""
-SELECT transaction_id
-FROM wallet.transaction
-WHERE currency = :currency AND transaction_id > :last AND business_date <= :business_date
-    AND {IS_MEANT}
-    AND disposition = 'open' AND hold_reason IS NULL AND item IS NOT NULL
-    AND NOT EXISTS (
-        SELECT
-        FROM wallet.attempt_item
-        WHERE attempt_item.transaction_id = transaction.transaction_id
-            AND outcome IS DISTINCT FROM 'not_executed'
-            AND NOT (:is_brief AND outcome IS NOT DISTINCT FROM 'rejected')
-    )
-ORDER BY transaction_id
-LIMIT :limit
-""")

@@ -21,7 +21,8 @@ import httpx
 import psycopg2
 
 from include.payouts.outbox import freeze_new
-from include.payouts.sending import Partner, send
+from include.payouts.partner import Partner
+from include.payouts.sending import send
 from include.sandbox.addresses import WALLET_KEY, WALLET_SECRET
 from include.settings import Settings
 from include.warehouse.database import open_engine

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from include.markets.watching import watch_markets
-from include.payouts import sending
+from include.payouts import partner, sending
 from include.payouts.credits import CreditsSent, send_credits
 from include.payouts.outbox import freeze_new
 from include.payouts.outcome import OutboxUnsound
-from include.payouts.sending import LEASE, BreakerTripped, Partner, SendingStopped, Sent, send
+from include.payouts.partner import Partner
+from include.payouts.sending import LEASE, BreakerTripped, SendingStopped, Sent, send
 from include.sandbox.addresses import WALLET_KEY, WALLET_SECRET
 from include.sandbox.client import Sandbox
 from include.warehouse.leases import hold_lease
@@ -141,8 +142,8 @@ def test_however_long_the_wallet_has_answered_a_request_is_tried_again(
         monkeypatch.setattr(sending, "_BRIEF_WAIT_SECONDS", 600)
         return post(wire, attempt)
 
-    post = sending._Wire.post
-    monkeypatch.setattr(sending._Wire, "post", answered_after_long)
+    post = partner.Wire.post
+    monkeypatch.setattr(partner.Wire, "post", answered_after_long)
     monkeypatch.setattr(sending, "_BRIEF_WAIT_SECONDS", -1)
     monkeypatch.setattr(sending, "_FIRST_WAIT_SECONDS", 0.01)
     complete(crediting, "s1", "s2")

@@ -14,7 +14,7 @@ from include.orchestration.connections import (
     open_source,
     open_warehouse,
 )
-from include.payouts.sending import Partner
+from include.payouts.partner import Partner
 from include.providers.errors import Fatal
 from include.sandbox.addresses import TICKTOCK_KEY
 from include.sandbox.client import Sandbox

@@ -16,7 +16,7 @@ from include.orchestration.resending import (
     form_fields,
     tell_plan,
 )
-from include.payouts.sending import Planned
+from include.payouts.due import Planned
 
 DAY = date(2026, 11, 20)
 AT_ONE = datetime(2026, 11, 21, 1, 0, tzinfo=UTC)

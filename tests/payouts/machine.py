@@ -27,17 +27,12 @@ from hypothesis.stateful import (
 )
 
 from include.payouts import attempts
+from include.payouts.due import plan
 from include.payouts.importing import import_file
 from include.payouts.judging import Judgement, judge_answer, judge_error, judge_unsent
 from include.payouts.outbox import freeze_new
 from include.payouts.outcome import DayUnfinished, check_outbox, check_outcome
-from include.payouts.sending import (
-    LEASE,
-    BreakerTripped,
-    PartnerUnavailable,
-    SendingStopped,
-    plan,
-)
+from include.payouts.sending import LEASE, BreakerTripped, PartnerUnavailable, SendingStopped
 from include.payouts.stages import CANARY, stopped_currencies
 from include.providers import wallet
 from include.providers.errors import ProviderError

@@ -13,7 +13,8 @@ from sqlalchemy import Engine, text
 
 from include.payouts.outbox import freeze_new
 from include.payouts.outcome import check_outbox, check_outcome
-from include.payouts.sending import Partner, Sent, send
+from include.payouts.partner import Partner
+from include.payouts.sending import Sent, send
 from include.sandbox.addresses import WALLET_KEY, WALLET_SECRET
 from include.sandbox.client import Sandbox
 from include.settings import Settings

@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from include.payouts.outcome import DayUnfinished, check_outcome
-from include.payouts.sending import Partner, SendingStopped
+from include.payouts.partner import Partner
+from include.payouts.sending import SendingStopped
 from include.sandbox.addresses import WALLET_KEY, WALLET_SECRET
 from include.sandbox.client import Sandbox
 from tests.payouts.checking import violations

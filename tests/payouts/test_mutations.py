@@ -21,7 +21,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from include.payouts import attempts, doubts, judging, sending, stages
+from include.payouts import attempts, doubts, due, judging, sending, stages
 from include.payouts.attempts import Attempt, Batch, Closed, Sender, Told
 from include.payouts.judging import ItemJudgement, ItemOutcome, Judgement, Result
 from include.payouts.outbox import freeze_new
@@ -441,7 +441,7 @@ def the_whole_request_is_sent_again(resend: Resend, patch: Patch) -> None:
 
 def what_is_held_is_sent(resend: Resend, patch: Patch) -> None:
     without(patch, attempts, "_LOCK_DUE", "AND hold_reason IS NULL")
-    without(patch, sending, "_FRESH", "AND hold_reason IS NULL")
+    without(patch, due, "_FRESH", "AND hold_reason IS NULL")
 
 
 def there_is_no_fence(resend: Resend, patch: Patch) -> None:

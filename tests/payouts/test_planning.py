@@ -11,7 +11,8 @@ from decimal import Decimal
 
 import pytest
 
-from include.payouts.sending import BreakerTripped, Planned, plan
+from include.payouts.due import Planned, plan
+from include.payouts.sending import BreakerTripped
 from include.sandbox.client import Sandbox
 from tests.payouts.entering import DAY, rows
 from tests.payouts.resending import Resend, names

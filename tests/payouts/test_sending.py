@@ -20,18 +20,11 @@ from sqlalchemy.exc import IntegrityError
 
 from include.payouts import attempts, sending
 from include.payouts.attempts import Batch, Stage
+from include.payouts.due import Planned, plan
 from include.payouts.outbox import freeze_new
 from include.payouts.outcome import DayUnfinished, Outcome, check_outcome
-from include.payouts.sending import (
-    LEASE,
-    BreakerTripped,
-    Partner,
-    PartnerUnavailable,
-    Planned,
-    SendingStopped,
-    Sent,
-    plan,
-)
+from include.payouts.partner import Partner
+from include.payouts.sending import LEASE, BreakerTripped, PartnerUnavailable, SendingStopped, Sent
 from include.providers import wallet
 from include.providers.errors import Fatal
 from include.providers.http import Answer

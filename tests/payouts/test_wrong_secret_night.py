@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from include.payouts.outcome import DayUnfinished, check_outcome
-from include.payouts.sending import Partner, SendingStopped
+from include.payouts.partner import Partner
+from include.payouts.sending import SendingStopped
 from include.sandbox.addresses import WALLET_KEY, WALLET_SECRET
 from include.sandbox.client import Sandbox
 from tests.payouts.entering import DAY, rows
