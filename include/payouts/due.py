@@ -192,7 +192,7 @@ SELECT
     count(*) FILTER (WHERE EXISTS (
         SELECT FROM wallet.attempt_item
         WHERE attempt_item.transaction_id = transaction.transaction_id
-            AND (outcome IS NULL OR outcome IN ('in_doubt', 'contested'))
+            AND (outcome IS NULL OR outcome IN ('in_doubt', 'contested', 'unclear'))
     )) AS in_doubt,
     count(*) FILTER (WHERE NOT EXISTS (
         SELECT FROM wallet.attempt_item

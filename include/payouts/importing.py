@@ -207,13 +207,14 @@ def _read_header(lines: Iterator[Line]) -> list[str]:
 
 
 def _csv_reader(names: Sequence[str]) -> _Read:
-    # The end of a line that was cut off does not show in these, but may in all others.
-    may_be_cut = names[-1] not in ("isWin", "businessDate")
+    # That a line was cut off does not show in its last field, unless it is one of these.
+    last = names[-1]
 
     def read(line: Line) -> _Payout:
         told = cells(line)
         if len(told) != len(names):
             raise LineRejected(f"it has {len(told)} fields instead of {len(names)}")
+        may_be_cut = last not in ("isWin", "businessDate") or not told[-1]
         if may_be_cut and not line.is_ended:
             raise LineRejected(
                 "the file ends without a line break, so it may have been cut short; add one"
@@ -284,6 +285,11 @@ def _check(payout: _Payout) -> None:
         value: str = getattr(payout, name)
         if not value.strip():
             raise LineRejected(f"{wire_name} is empty")
+        if value != value.strip():
+            raise LineRejected(
+                f"{wire_name} is {_quoted(value)}, with white space before or behind it: to the "
+                "wallet it would be another one"
+            )
         if "\0" in value:
             raise LineRejected(f"{wire_name} holds a NUL character, which cannot be stored")
     if len(payout.transaction_id) > _TRANSACTION_ID_LIMIT:

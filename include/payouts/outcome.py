@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
+from include.payouts import stages
 from include.payouts.outbox import ALL, IS_MEANT, Which, in_major_units
 from include.warehouse.database import transaction
 
@@ -93,8 +95,8 @@ def check_outbox(engine: Engine, business_date: date, which: Which = ALL) -> Out
     return OutboxChecked(found.due, found.held)
 
 
-# A day is told until it has come to its end: this run's, and those that stand open or did when they
-# were last told.
+# A day is told until it has come to its end: this run's, those that stand open or did when they
+# were last told, and those of which anything was booked on the day of the last report or since.
 _DAYS = text(f"""
 SELECT CAST(:business_date AS date) AS business_date
 UNION
@@ -110,6 +112,12 @@ FROM (
     ORDER BY business_date, currency, report_id DESC
 ) AS last_told
 WHERE unfinished > 0
+UNION
+SELECT business_date
+FROM wallet.transaction
+WHERE business_date <= :business_date AND accounting_date >= coalesce((
+    SELECT max((reported_at AT TIME ZONE 'UTC')::date) FROM wallet.reported_outcome
+), '-infinity')
 ORDER BY business_date
 """)
 
@@ -147,7 +155,7 @@ FROM (
         SELECT
         FROM wallet.attempt_item
         WHERE attempt_item.transaction_id = transaction.transaction_id
-            AND (outcome IS NULL OR outcome IN ('in_doubt', 'contested'))
+            AND (outcome IS NULL OR outcome IN ('in_doubt', 'contested', 'unclear'))
     ) AS is_in_doubt
     FROM wallet.transaction
     WHERE disposition = 'open' AND hold_reason IS NULL AND business_date <= :business_date
@@ -196,6 +204,7 @@ def check_outcome(engine: Engine, business_date: date, run_id: str | None = None
             for row in connection.execute(_REPORT, {"business_date": day, "run_id": run_id})
         ]
         unfinished = _unfinished(connection, business_date)
+    waiting = stages.stopped_currencies(engine) if unfinished else {}
     for row in rows:
         _log.info(
             "%s %s: %d entered (%s), %d processed (%s), %d lost, %d open, %d held.",
@@ -209,14 +218,24 @@ def check_outcome(engine: Engine, business_date: date, run_id: str | None = None
             f"Up to {business_date} payouts are not finished: {'; '.join(unfinished)}. Nothing of "
             "them is lost. Clear the task `send` of this run: it sends what was never sent at "
             "once, and what is in doubt as often as its window allows; tomorrow's run does so too."
+            f"{_describe_waiting(waiting)}"
         )
     return _total([row for row in rows if row.business_date == business_date])
+
+
+def _describe_waiting(waiting: Mapping[str, int]) -> str:
+    """Which currencies neither of them sends before a person has decided."""
+    if not waiting:
+        return ""
+    findings = ", ".join(f"{currency} (finding {number})" for currency, number in waiting.items())
+    return f" But nothing is sent in {findings} before that is decided with resolve_findings."
 
 
 def _unfinished(connection: Connection, business_date: date) -> list[str]:
     this: dict[str, Any] = {"business_date": business_date}
     told = [
-        f"{row.currency}: {row.to_be_sent} to be sent, {row.in_doubt} sent and without an answer"
+        f"{row.currency}: {row.to_be_sent} to be sent, {row.in_doubt} sent and without an answer "
+        "that counts"
         for row in connection.execute(_UNFINISHED, this)
     ]
     blocked = connection.execute(_BLOCKED, this | {"limit": _EXAMPLES}).one()

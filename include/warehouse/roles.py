@@ -231,11 +231,13 @@ def create_logins(connection: Connection, passwords: dict[str, str]) -> None:
         for setting in ("default_transaction_read_only = on", "statement_timeout = '60s'"):
             connection.execute(text(f"ALTER ROLE finance SET {setting}"))
         connection.execute(text("ALTER ROLE finance SET search_path = finance"))
-    if "outbox" in passwords:
-        # A payout that is entered and not committed is locked, and is not sent meanwhile.
-        connection.execute(
-            text("ALTER ROLE outbox SET idle_in_transaction_session_timeout = '5min'")
-        )
+    # A payout that is entered and not committed is locked, and is not sent meanwhile; while what
+    # the operator has paid is acknowledged and not committed, nobody is credited.
+    for login, patience in (("outbox", "5min"), ("credits", "1min")):
+        if login in passwords:
+            connection.execute(
+                text(f"ALTER ROLE {login} SET idle_in_transaction_session_timeout = '{patience}'")
+            )
 
 
 def _revoke_columns(connection: Connection, role: str) -> None:

@@ -663,6 +663,7 @@ transaction = Table(
     CheckConstraint("disposition <> 'lost' OR origin_source IS DISTINCT FROM 'prediction'", name="credit_never_lost"),
     # Summarized as it grows: rows that are not yet would all be read for any day.
     Index(None, "business_date", postgresql_using="brin", postgresql_with={"autosummarize": True}),
+    Index(None, "accounting_date", postgresql_using="brin", postgresql_with={"autosummarize": True}),
     Index("transaction_due_index", "currency", "transaction_id", postgresql_where=text("disposition = 'open' AND hold_reason IS NULL")),
     Index("transaction_unfrozen_index", "transaction_id", postgresql_where=text("item IS NULL AND disposition = 'open' AND hold_reason IS NULL")),
     Index("transaction_held_index", "business_date", "hold_reason", "transaction_id", postgresql_where=text("hold_reason IS NOT NULL")),

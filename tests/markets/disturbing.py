@@ -407,8 +407,11 @@ class DisturbedMarkets:
             self._wait_until_requests_are_over()
             self._let_the_lease_run_out()
             self._let_time_pass()
+            listed = self._listed()
             self._run(self.tasks)
             left = [
+                # What was told last is as the engine has it only once nothing new is told.
+                *(f"{market_id} was listed anew" for market_id in self._listed() - listed),
                 *self._people_decide_all(),
                 *(f"{name} was still owed" for name in self._clerk_pays(1)),
                 *self._all_are_at_an_end(),
@@ -431,6 +434,13 @@ class DisturbedMarkets:
             *self._watch.look(self._warehouse, self._sandbox, is_left_alone=is_left_alone),
             *self._ledgers_agree(is_left_alone=is_left_alone),
         ]
+
+    def _listed(self) -> set[Any]:
+        """Every market with what was last told of it."""
+        told = self._play.rows(
+            "SELECT market_id, encode(listing_sha256, 'hex') FROM prediction.market"
+        )
+        return {tuple(row) for row in told}
 
     def _paid_otherwise(self) -> list[Any]:
         """Positions whose credit was adjusted after it was sent or paid."""

@@ -207,6 +207,8 @@ _BAD_JSON = {
     "null": (changed(currency=None), "Expected `str`, got `null`"),
     "an empty id": (changed(transactionId=""), "transactionId is empty"),
     "a blank text": (changed(currency=" \u2003"), "currency is empty"),
+    "an id with a space behind it": (changed(transactionId="t1 "), "'t1 ', with white space"),
+    "a currency behind a space": (changed(currency="\u2009EUR"), "EUR', with white space"),
     "an id that is too long": (changed(transactionId="x" * 501), "longer than 500"),
     "a currency that is too long": (
         changed(currency="EURO" * 5 + "S"),
@@ -329,6 +331,19 @@ def test_a_csv_that_may_have_been_cut_short_loses_no_digit_unseen(
     assert imported.rejected == int(is_rejected)
     whole = import_bytes(warehouse, tmp_path / "a.csv", content.encode() + b"\n")
     assert whole.rejected == 0
+
+
+@pytest.mark.parametrize(("is_cut", "day"), [(True, "2026-11-18"), (False, "2026-11-20")])
+def test_a_csv_that_is_cut_short_before_a_day_does_not_get_that_of_the_file(
+    warehouse: Warehouse, tmp_path: Path, is_cut: bool, day: str
+) -> None:
+    line = as_line("t1") | {"isWin": "true"}
+    content = ",".join([*line, "businessDate"]) + "\n" + ",".join(map(str, line.values())) + ","
+    first = content if is_cut else f"{content}\n"
+    imported = import_bytes(warehouse, tmp_path / "a.csv", first.encode())
+    assert imported.rejected == int(is_cut)
+    import_bytes(warehouse, tmp_path / "a.csv", f"{content}2026-11-18\n".encode())
+    assert str(stored(warehouse, "t1").business_date) == day
 
 
 def test_a_huge_first_line_is_one_line_also_behind_a_mark(

@@ -242,6 +242,23 @@ def test_a_change_that_comes_while_a_send_commits_does_not_hold(warehouse: Wareh
     assert stored(warehouse, "t1").hold_reason is None
 
 
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_a_session_that_would_not_see_a_send_enters_nothing(
+    warehouse: Warehouse, level: str
+) -> None:
+    enter(warehouse, payout("t1"))
+    with writer(warehouse) as engine, engine.connect() as entrant:
+        entrant.execution_options(isolation_level=level).execute(text("SELECT 1"))
+        with transaction(warehouse.engine, "sender") as connection:
+            commit_attempt(connection, "t1")
+        with pytest.raises(DBAPIError, match=f"READ COMMITTED, and this one is {level}"):
+            entrant.execute(
+                insert(transaction_table).values(business_date=DAY, **payout("t1", amount=1))
+            )
+    assert rows(warehouse, _CONFLICTS) == []
+    assert stored(warehouse, "t1").hold_reason is None
+
+
 def _wait_for_a_lock(warehouse: Warehouse) -> None:
     wait_for(
         "the second waits for the first",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import psycopg2
 import pytest
-from sqlalchemy import Connection, Engine, insert, text
+from sqlalchemy import Connection, Engine, create_engine, insert, text
 from sqlalchemy.exc import DBAPIError
 
 from include.warehouse.database import Role, open_engine, transaction
@@ -572,6 +572,18 @@ def test_an_operators_own_system_enters_payouts_and_nothing_else(
         ]
     engine.dispose()
     assert done == []
+
+
+@pytest.mark.parametrize(("login", "patience"), [("outbox", "5min"), ("credits", "1min")])
+def test_who_holds_others_up_is_ended_when_idle_in_a_transaction(
+    shared_warehouse: Warehouse, login: str, patience: str
+) -> None:
+    # Not `open_engine`, whose sessions bring a patience of their own.
+    engine = create_engine(getattr(shared_warehouse, f"{login}_url"))
+    with engine.connect() as connection:
+        setting = connection.scalar(text("SHOW idle_in_transaction_session_timeout"))
+    engine.dispose()
+    assert setting == patience
 
 
 def test_only_what_credits_players_enters_credits(warehouse: Warehouse) -> None:

@@ -28,7 +28,7 @@ SELECT
             SELECT count(*) > 0
             FROM wallet.attempt_item AS item
             WHERE item.transaction_id = payout.transaction_id
-                AND (item.outcome IS NULL OR item.outcome IN ('in_doubt', 'contested'))
+                AND (item.outcome IS NULL OR item.outcome IN ('in_doubt', 'contested', 'unclear'))
         )
     ) AS is_in_doubt,
     payout.entered_at,

@@ -16,7 +16,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
             AND (
                 attempt.closed_at > as_of
                 OR item.outcome IS NULL
-                OR item.outcome IN ('in_doubt', 'contested')
+                OR item.outcome IN ('in_doubt', 'contested', 'unclear')
             )
     ),
     payout AS (
