@@ -615,17 +615,18 @@ def _core_is_what_raw_says(
     yield from _versions_count_on(stored.values())
     legs = _legs(connection)
     by_subject: dict[str, list[tuple[str, int, Settlement]]] = defaultdict(list)
+    rejected: dict[str, list[tuple[str, int, Settlement]]] = defaultdict(list)
     for record in raw.records:
         version = stored.get(record.record_id)
         if version is None or record.context is None:
             continue
         made = normalize(record.payload, record.context)
         yield from _version_is_made(made, version, legs)
-        if not version.is_rejected_by_decision:
-            by_subject[made.source_key].append((made.provider_order, record.record_id, made))
+        known = rejected if version.is_rejected_by_decision else by_subject
+        known[made.source_key].append((made.provider_order, record.record_id, made))
     if invented := stored.keys() - {record.record_id for record in raw.records}:
         yield f"{len(invented)} versions in core have no record in raw, such as {min(invented)}"
-    yield from _neighbours_agree(stored, by_subject)
+    yield from _neighbours_agree(stored, by_subject, rejected)
     yield from _the_newest_is_current(stored.values(), by_subject)
 
 
@@ -698,13 +699,24 @@ def _versions_count_on(stored: Iterable[Any]) -> Iterator[str]:
 
 
 def _neighbours_agree(
-    stored: Mapping[int, Any], by_subject: Mapping[str, list[tuple[str, int, Settlement]]]
+    stored: Mapping[int, Any],
+    by_subject: Mapping[str, list[tuple[str, int, Settlement]]],
+    rejected: Mapping[str, list[tuple[str, int, Settlement]]],
 ) -> Iterator[str]:
     for key, versions in by_subject.items():
         before: Settlement | None = None
         in_order = sorted(versions, key=lambda version: version[:2])
+        came_first: dict[str, Settlement] = {}
         for order, record_id, made in in_order:
             followed = [earlier for place, _, earlier in in_order if place < order]
+            if order not in came_first:
+                # What contradicts the one before it changes nothing before it is chosen.
+                before = came_first[max(came_first)] if came_first else None
+                came_first[order] = made
+                over = [other for other in rejected.get(key, ()) if other[:2] < (order, record_id)]
+                if before is None and (here := [other for other in over if other[0] == order]):
+                    # It was chosen, and corrects what finance had seen before.
+                    before = min(here)[2]
             is_change = before is not None and _canonical(before) != _canonical(made)
             rivals = {_canonical(rival) for place, _, rival in versions if place == order}
             judged = {

@@ -196,6 +196,11 @@ def _what_takes_it_up(resolution: Resolution) -> str:
             "run with Downstream, or trigger it. Either sends what is dated before today; what is "
             "dated today goes at 01:00 UTC of the next day."
         )
+    if resolution.decision == "choose_version":
+        return (
+            "Done. All totals have moved; credits of a market follow with the next run of "
+            "settle_markets."
+        )
     if resolution.source == "wallet":
         return "Done. Nothing is left to run for it."
     if resolution.source == "prediction":

@@ -115,9 +115,9 @@ WHERE unfinished > 0
 UNION
 SELECT business_date
 FROM wallet.transaction
-WHERE business_date <= :business_date AND accounting_date >= coalesce((
+WHERE business_date <= :business_date AND accounting_date >= (
     SELECT max((reported_at AT TIME ZONE 'UTC')::date) FROM wallet.reported_outcome
-), '-infinity')
+)
 ORDER BY business_date
 """)
 

@@ -149,17 +149,34 @@ WHERE batch_id = :batch_id
 """
 
 # The neighbours of every version of the subjects in `several`, as the provider ordered them.  What
-# changed is told against the version before; what a decision follows from is the decision before,
-# of which several versions at one place of the order are the same one told again.
+# changed is told against the version before, of several at one place the one that came first: what
+# contradicts it later changes nothing before it is chosen.  Chosen at the first place, it corrects
+# what it was chosen over.  What a decision follows from is the decision before, of which several
+# versions at one place of the order are the same one told again.
 # Neighbours and rivals are looked up by key: the cost of a subject does not grow with others.
 _RECOMPUTE = f"""
 WITH version AS (
     SELECT
         core.*,
-        lag(core.record_id) OVER (
-            PARTITION BY core.source_key, core.is_rejected_by_decision
-            ORDER BY core.provider_order, core.record_id
-        ) AS previous_record_id,
+        CASE
+            WHEN core.record_id = min(core.record_id) OVER (
+                PARTITION BY core.source_key, core.is_rejected_by_decision, core.provider_order
+            ) THEN coalesce(
+                min(core.record_id) OVER (
+                    PARTITION BY core.source_key, core.is_rejected_by_decision
+                    ORDER BY core.provider_order
+                    GROUPS BETWEEN 1 PRECEDING AND 1 PRECEDING
+                ),
+                nullif(
+                    min(core.record_id) OVER (PARTITION BY core.source_key, core.provider_order),
+                    core.record_id
+                )
+            )
+            ELSE lag(core.record_id) OVER (
+                PARTITION BY core.source_key, core.is_rejected_by_decision
+                ORDER BY core.provider_order, core.record_id
+            )
+        END AS previous_record_id,
         max(core.record_id) OVER (
             PARTITION BY core.source_key, core.is_rejected_by_decision
             ORDER BY core.provider_order
@@ -399,6 +416,14 @@ def _staged_difference(connection: Connection, batch: Row[Any]) -> str | None:
     return f"{staged} rows are staged, but {expected} were normalized and not quarantined"
 
 
+_KEPT_CONTESTED = (
+    "All are kept in core; the subject stays outside finance's totals until one is chosen."
+)
+_KEPT_OVERTAKEN = (
+    "All are kept in core. A later decision stands, and counts; which of these it replaced is open."
+)
+
+
 def _report_contested(connection: Connection, batch: Row[Any], changed: Sequence[Row[Any]]) -> None:
     for source_key, order in sorted(
         {(row.source_key, row.provider_order) for row in changed if row.is_contested}
@@ -418,6 +443,14 @@ def _report_contested(connection: Connection, batch: Row[Any], changed: Sequence
             }
             for rival in rivals
         ]
+        is_overtaken = connection.scalar(
+            text(
+                "SELECT count(*) > 0 FROM core.settlement"
+                " WHERE source = :source AND source_key = :source_key AND provider_order > :order"
+                " AND NOT is_rejected_by_decision"
+            ),
+            {"source": batch.source, "source_key": source_key, "order": order},
+        )
         open_finding(
             connection,
             Finding(
@@ -426,8 +459,7 @@ def _report_contested(connection: Connection, batch: Row[Any], changed: Sequence
                 subject=f"{source_key} at {order}",
                 summary=f"{batch.source} tells {len(versions)} different contents of the same "
                 f"decision about {source_key}.",
-                kept="All are kept in core; the subject stays outside finance's totals until one "
-                "is chosen.",
+                kept=_KEPT_OVERTAKEN if is_overtaken else _KEPT_CONTESTED,
                 detail={"source_key": source_key, "provider_order": order, "versions": versions},
                 batch_id=batch.batch_id,
             ),

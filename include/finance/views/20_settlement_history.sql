@@ -67,9 +67,21 @@ LEFT JOIN LATERAL (
         AND earlier.source_key = settlement.source_key
         AND (earlier.provider_order, earlier.record_id)
             < (settlement.provider_order, settlement.record_id)
-        AND NOT earlier.is_rejected_by_decision
+        AND (
+            NOT earlier.is_rejected_by_decision
+            OR earlier.provider_order = settlement.provider_order
+        )
         AND NOT settlement.is_rejected_by_decision
-    ORDER BY earlier.provider_order DESC, earlier.record_id DESC
+    -- Of several at the place before, the one that came first: what contradicts it later changes
+    -- nothing before it is chosen.  With nothing before, what this one was chosen over.
+    ORDER BY
+        earlier.is_rejected_by_decision,
+        earlier.provider_order DESC,
+        CASE
+            WHEN earlier.provider_order = settlement.provider_order
+                AND NOT earlier.is_rejected_by_decision THEN -earlier.record_id
+            ELSE earlier.record_id
+        END
     LIMIT 1
 ) AS replaced ON true;
 

@@ -33,14 +33,36 @@ SELECT
     reason,
     is_resettlement,
     is_current,
-    is_contested,
+    -- What came first at its place, and was followed by another decision, stays booked.
+    is_contested AND NOT EXISTS (
+        SELECT
+        FROM core.settlement AS this
+        WHERE this.record_id = history.record_id
+            AND EXISTS (
+                SELECT
+                FROM core.settlement AS later
+                WHERE later.source = this.source
+                    AND later.source_key = this.source_key
+                    AND later.provider_order > this.provider_order
+                    AND NOT later.is_rejected_by_decision
+            )
+            AND NOT EXISTS (
+                SELECT
+                FROM core.settlement AS earlier
+                WHERE earlier.source = this.source
+                    AND earlier.source_key = this.source_key
+                    AND earlier.provider_order = this.provider_order
+                    AND earlier.record_id < this.record_id
+                    AND NOT earlier.is_rejected_by_decision
+            )
+    ) AS is_contested,
     record_id,
     batch_id
-FROM finance.settlement_history
+FROM finance.settlement_history AS history
 WHERE is_correction;
 
 COMMENT ON VIEW finance.correction IS
-    'Every decision that changed a subject after it was final: the version before it, in the provider''s order, was not open, and something that matters to finance is different. Repetitions are not here, whatever the provider calls them; nor are versions rejected by a decision.';
+    'Every decision that changed a subject after it was final: the version before it, in the provider''s order, was not open, and something that matters to finance is different. Repetitions are not here, whatever the provider calls them; nor are versions rejected by a decision. Of contents that contradict each other, the one that a person chose is here as if it had been told alone, and if it is the first of its subject, as what corrects the content that came before it. So what was published first and all differences that are not contested add up to what counts now, unless that is contested.';
 COMMENT ON COLUMN finance.correction.source IS 'The provider that decided.';
 COMMENT ON COLUMN finance.correction.source_key IS 'What was decided about, in the provider''s ids.';
 COMMENT ON COLUMN finance.correction.version IS 'The version that corrects (finance.settlement_history).';
@@ -69,11 +91,11 @@ COMMENT ON COLUMN finance.correction.market_id IS 'The provider''s market or off
 COMMENT ON COLUMN finance.correction.old_settled_at IS 'When the provider had taken the decision that is corrected (UTC).';
 COMMENT ON COLUMN finance.correction.settled_at IS 'When the provider corrected it (UTC).';
 COMMENT ON COLUMN finance.correction.recorded_at IS 'When the correction was recorded here (UTC).';
-COMMENT ON COLUMN finance.correction.accounting_date IS 'The UTC day on which the correction is booked; the day of the decision it corrects stays as it was closed.';
+COMMENT ON COLUMN finance.correction.accounting_date IS 'The UTC day on which the correction is booked, that of recorded_at, also if it was contested and chosen later (finance.decision); the day of the decision it corrects stays as it was closed.';
 COMMENT ON COLUMN finance.correction.settled_by IS 'Who corrected it at the provider, in its own word: engine, system or admin.';
 COMMENT ON COLUMN finance.correction.reason IS 'The provider''s reason in its own words; NULL where it gives none.';
 COMMENT ON COLUMN finance.correction.is_resettlement IS 'The provider itself calls this a correction; false where it changed a final decision without saying so.';
 COMMENT ON COLUMN finance.correction.is_current IS 'This is how the subject stands now; false if it was corrected again.';
-COMMENT ON COLUMN finance.correction.is_contested IS 'The provider told another content of the same decision as well, and nobody has chosen yet: do not book it.';
+COMMENT ON COLUMN finance.correction.is_contested IS 'The provider told another content of the same decision as well, and nobody has chosen yet: do not book it. Not set for what came first and was followed by a later decision: that stays as it was.';
 COMMENT ON COLUMN finance.correction.record_id IS 'Our number of the message that it comes from: its evidence.';
 COMMENT ON COLUMN finance.correction.batch_id IS 'The batch that brought it (finance.batch).';
