@@ -42,8 +42,9 @@ def end(connection: Connection, market: Row[Any], settings: Settings, *, is_news
         )
         _stop(connection, market, "failed", reason, told, is_news=is_news)
     else:
-        close_findings(connection, market.market_id)
-        move(connection, market, "done", finding_id=None, **told)
+        # Another run that has moved it since may have asked a person about it.
+        if move(connection, market, "done", finding_id=None, **told) is not None:
+            close_findings(connection, market.market_id)
 
 
 def _stop(

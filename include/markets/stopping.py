@@ -30,13 +30,15 @@ def stop(
     batch_id: int | None = None,
     **values: Any,
 ) -> None:
-    """Move the market into a state that waits for a person, and ask.
+    """Move the market into a state that waits for a person, and ask; what was asked about another
+    state is over.
 
     The caller holds the source's lock.  If somebody else has moved it, nothing happens.
     """
     moved = move(connection, market, state, **{"next_look_at": None, **values})
     if moved is None:
         return
+    close_findings(connection, market.market_id, but=state)
     finding_id = open_finding(
         connection,
         Finding(
@@ -52,7 +54,8 @@ def stop(
     move(connection, moved, finding_id=finding_id)
 
 
-def close_findings(connection: Connection, market_id: str) -> None:
-    """Close what was asked about a market that got on without a decision."""
+def close_findings(connection: Connection, market_id: str, *, but: Stop | None = None) -> None:
+    """Close what was asked about a market that got on without a decision, `but` of one state."""
     for state in _KEPT:
-        close_if_open(connection, f"market_{state}", SOURCE, market_id)
+        if state != but:
+            close_if_open(connection, f"market_{state}", SOURCE, market_id)

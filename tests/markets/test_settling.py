@@ -11,7 +11,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from include.markets import queue
+from include.markets import fetching, queue
 from include.markets.evidence import keep_answer
 from include.markets.publishing import MarketsHeld
 from include.markets.troubles import each_market
@@ -188,6 +188,27 @@ def test_what_is_stuck_is_a_finding_and_what_is_completed_is_paid(play: MarketPl
     play.decide("market_stuck", "try_again")
     play.run()
     assert play.market().state == "waiting"
+
+
+def test_a_question_is_over_once_another_one_is_asked_about_the_market(play: MarketPlay) -> None:
+    play.change(prediction_retry_attempts=0)
+    play.engine_changes(
+        clock_stopped_at="2026-11-21T12:00:00Z",
+        settling_seconds=100,
+        failing_share=1.0,
+        failing_attempts=None,
+    )
+    play.run()
+    play.let_time_pass(play.settings.prediction_stuck_seconds)
+    play.run()
+    assert [one.kind for one in play.findings()] == ["market_stuck"]
+    # By the next day they have failed.
+    play.engine_changes(clock_offset_seconds=100)
+    play.let_time_pass(86_400)
+    play.run()
+    assert play.market().state == "failed"
+    [finding] = play.findings()
+    assert (finding.kind, finding.finding_id) == ("market_failed", play.market().finding_id)
 
 
 def test_what_is_left_of_an_order_that_was_carried_out_in_part_is_ordered_by_a_person(
@@ -592,6 +613,33 @@ def test_a_market_moves_only_from_how_it_was_seen(play: MarketPlay) -> None:
         assert move(connection, seen, "done") is None
         assert move(connection, moved, "waiting") is not None
     assert play.market().state == "waiting"
+
+
+def test_a_look_that_another_run_has_overtaken_closes_no_question(
+    play: MarketPlay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play.run()
+    play.let_time_pass(86_400)
+    play.step("wait_for_status")
+    read_list = fetching._read_list
+
+    def read_while_another_run_holds_it(*arguments: Any) -> Any:
+        monkeypatch.setattr(fetching, "_read_list", read_list)
+        read = read_list(*arguments)
+        play.engine_changes(lies={"row.totalPayout": "1"})
+        play.run()
+        return read
+
+    monkeypatch.setattr(fetching, "_read_list", read_while_another_run_holds_it)
+    play.step("fetch_payouts")
+    assert play.market().state == "held"
+    [finding] = play.findings()
+    assert finding.finding_id == play.market().finding_id
+    play.engine_changes(lies={})
+    play.decide("market_held", "try_again")
+    play.run()
+    assert play.market().state == "done"
+    assert play.findings() == []
 
 
 def test_nothing_is_ordered_while_an_earlier_order_may_be_carried_out(play: MarketPlay) -> None:
