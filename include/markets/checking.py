@@ -27,13 +27,16 @@ class Check(StrEnum):
     """What is compared."""
 
     ANSWERED_COUNTS = "answered_counts"
-    """Of an answer to settle or retry: totalPositions = successCount + failedCount."""
+    """Of an answer to settle or retry: totalPositions = successCount + failedCount, and the status
+    takes back none of them."""
     STATUS_COUNTS = "status_counts"
     """The four counts of the status add up to totalPositions, and are those of the listing."""
     TOTAL_PAYOUT = "total_payout"
-    """The listed payouts add up to the status's totalPayout."""
+    """The listed payouts add up to the status's totalPayout, and an answer that completed all its
+    positions told no other payouts."""
     COMPLETED_PAYOUT = "completed_payout"
-    """The listed payouts that are COMPLETED add up to the status's completedPayout."""
+    """The listed payouts that are COMPLETED add up to the status's completedPayout; and so do, in
+    number too, those that count once the list is published."""
     PRODUCT = "product"
     """totalPayout is shares times payoutPerShare, exactly."""
     SHARE_RANGE = "share_range"
@@ -47,7 +50,8 @@ class Check(StrEnum):
     POSITIONS = "positions"
     """A position is completed at most once, and nothing comes behind its completion."""
     CONTESTED = "contested"
-    """No settlement is told with other amounts than before, and none completed is undone."""
+    """No settlement is told with other amounts than before, none completed is undone or not listed
+    any more, and none is completed too early to count."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,9 @@ class Listing:
     """All that was told of one market: its status, its complete list, and what came before.
 
     `operator_id` is the setting's, `answers` those to settle and retry, and `earlier` settlements
-    read before this list.  Status and list must have been read while nothing was under way between
-    them; otherwise they may differ though both are right.
+    published before this list.  Status and list must have been read while nothing was under way
+    between them; otherwise they may differ though both are right.  `is_answered_whole` says that
+    the answer is that to the only order there was: it then told of all positions.
     """
 
     market_id: str
@@ -86,21 +91,25 @@ class Listing:
     settlements: Sequence[SettlementRecord]
     answers: Sequence[Answered] = ()
     earlier: Sequence[SettlementRecord] = ()
+    is_answered_whole: bool = False
 
 
 def differences(listing: Listing) -> list[Difference]:
     """Everything that does not add up, in the order of `Check`; empty if all does."""
     latest = latest_of_positions(listing.settlements)
     return [
-        *_answered_counts(listing.answers),
+        *_answered_counts(listing),
         *_status_counts(listing.status, latest),
         *_payouts(listing.status, latest),
+        *_answered_payouts(listing),
         *_products(listing.settlements),
         *_shares(listing.settlements),
         *_owners(listing),
         *_repeated_ids(listing.settlements),
         *_positions(listing.settlements, latest),
         *_contested(listing),
+        *_unlisted(listing),
+        *_outdated(listing),
     ]
 
 
@@ -135,8 +144,9 @@ def _age(one: SettlementRecord) -> tuple[object, ...]:
     return one.updated_at, one.created_at, _PROGRESS[one.status], one.id
 
 
-def _answered_counts(answers: Iterable[Answered]) -> Iterator[Difference]:
-    for answer in answers:
+def _answered_counts(listing: Listing) -> Iterator[Difference]:
+    status = listing.status
+    for answer in listing.answers:
         told = answer.totals
         # An engine that settles slowly answers before its positions are either.
         under_way = sum(one.status not in _FINAL for one in answer.settlements)
@@ -147,6 +157,22 @@ def _answered_counts(answers: Iterable[Answered]) -> Iterator[Difference]:
                 f"The answer to {answer.call} tells {told.total_positions} positions, but "
                 f"{told.success_count} succeeded, {told.failed_count} failed and {under_way} "
                 f"under way are {added}.",
+            )
+        # What was answered was then; since, more may have been ordered, and more completed.
+        is_more = told.total_positions > status.total_positions
+        if is_more or (
+            listing.is_answered_whole and told.total_positions != status.total_positions
+        ):
+            yield Difference(
+                Check.ANSWERED_COUNTS,
+                f"The answer to {answer.call} tells {told.total_positions} positions, but the "
+                f"status tells {status.total_positions}.",
+            )
+        if told.success_count > status.completed_count:
+            yield Difference(
+                Check.ANSWERED_COUNTS,
+                f"The answer to {answer.call} tells {told.success_count} positions that succeeded, "
+                f"but the status tells {status.completed_count} COMPLETED.",
             )
 
 
@@ -196,6 +222,23 @@ def _payouts(status: MarketStatus, latest: dict[str, SettlementRecord]) -> Itera
             f"The status tells completed payouts of {status.completed_payout:f}, but those listed "
             f"as COMPLETED are {completed:f}.",
         )
+
+
+def _answered_payouts(listing: Listing) -> Iterator[Difference]:
+    status = listing.status
+    for answer in listing.answers:
+        told = answer.totals
+        # What has not succeeded may have been calculated anew.
+        if told.success_count != told.total_positions:
+            continue
+        is_more = told.total_payout > status.completed_payout
+        if is_more or (listing.is_answered_whole and told.total_payout != status.total_payout):
+            yield Difference(
+                Check.TOTAL_PAYOUT,
+                f"The answer to {answer.call} tells payouts of {told.total_payout:f}, all of them "
+                f"completed, but the status tells {status.total_payout:f} in all and "
+                f"{status.completed_payout:f} completed.",
+            )
 
 
 def _products(settlements: Iterable[SettlementRecord]) -> Iterator[Difference]:
@@ -322,6 +365,37 @@ def _contradiction(known: SettlementRecord, one: SettlementRecord) -> str | None
     return (
         f"{_shown(one.id)} pays {one.total_payout:f} for {one.shares:f} shares, before "
         f"{known.total_payout:f} for {known.shares:f}"
+    )
+
+
+def _unlisted(listing: Listing) -> Iterator[Difference]:
+    """What was completed, and any position that was told of, stays in the list."""
+    ids = {one.id for one in listing.settlements}
+    positions = {one.position_id for one in listing.settlements}
+    answered = [one for answer in listing.answers for one in answer.settlements]
+    unlisted = {
+        one.id: f"{_shown(one.id)} was {one.status} and pays {one.total_payout:f}"
+        for one in (*listing.earlier, *answered)
+        if one.id not in ids
+        and (one.status is RecordStatus.COMPLETED or one.position_id not in positions)
+    }
+    yield from _told(Check.CONTESTED, list(unlisted.values()), "told before and not listed")
+
+
+def _outdated(listing: Listing) -> Iterator[Difference]:
+    """What is no later than what was published would be kept beside it, and never count."""
+    published = {one.id: one for one in sorted(listing.earlier, key=_age)}
+    outdated = [
+        f"{_shown(one.id)} is {one.status} since {one.updated_at:%Y-%m-%d %H:%M:%S.%f} UTC, and "
+        f"was published as {known.status} since {known.updated_at:%Y-%m-%d %H:%M:%S.%f} UTC"
+        for one in listing.settlements
+        if (known := published.get(one.id)) is not None
+        and one.status is not known.status
+        and RecordStatus.COMPLETED in (one.status, known.status)
+        and one.updated_at <= known.updated_at
+    ]
+    yield from _told(
+        Check.CONTESTED, outdated, "that cannot count, being no later than what was published of it"
     )
 
 

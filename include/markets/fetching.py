@@ -238,13 +238,15 @@ def _judge(
         found.append(
             _difference("readable", f"{len(unreadable)} settlements cannot be read: {told}{more}.")
         )
+    answers, is_answered_whole = _answered(connection, market.market_id)
     listing = Listing(
         market_id=market.market_id,
         operator_id=settings.prediction_operator_id,
         status=snapshot.status,
         settlements=settlements,
-        answers=_answered(connection, market.market_id),
-        earlier=_published(connection, [one.id for one in settlements]),
+        answers=answers,
+        earlier=_published(connection, market.market_id, [one.id for one in settlements]),
+        is_answered_whole=is_answered_whole,
     )
     return _Verdict(found + [_told(one) for one in differences(listing)])
 
@@ -275,18 +277,26 @@ def _cut(body: memoryview, record: Any) -> bytes:
     return bytes(body[record.byte_start : record.byte_start + record.byte_length])
 
 
-def _answered(connection: Connection, market_id: str) -> list[Answered]:
-    """What the answers to our orders told of the market."""
-    answers = connection.execute(
+def _answered(connection: Connection, market_id: str) -> tuple[list[Answered], bool]:
+    """What the answers to our orders told of the market, and whether it is the answer to the only
+    order that can have been carried out.
+    """
+    orders = connection.execute(
         text(
-            "SELECT call, payload FROM prediction.attempt JOIN raw.record_payload USING (record_id)"
-            " WHERE market_id = :market_id AND result = 'executed' ORDER BY attempt_id"
+            "SELECT call, result, payload FROM prediction.attempt"
+            " LEFT JOIN raw.record_payload USING (record_id) WHERE market_id = :market_id"
+            " AND coalesce(result, 'in_doubt') NOT IN ('not_executed', 'rejected')"
+            " ORDER BY attempt_id"
         ),
         {"market_id": market_id},
-    )
-    return [
-        one for row in answers if (one := _read_answer(row.call, bytes(row.payload))) is not None
+    ).all()
+    answers = [
+        one
+        for row in orders
+        if row.result == "executed" and row.payload is not None
+        if (one := _read_answer(row.call, bytes(row.payload))) is not None
     ]
+    return answers, len(orders) == len(answers) == 1
 
 
 def _read_answer(call: str, body: bytes) -> Answered | None:
@@ -303,19 +313,30 @@ def _read_answer(call: str, body: bytes) -> Answered | None:
     return Answered(call, said.totals, settlements)
 
 
+# Each record is looked up by itself, so that the cost does not grow with the others.
 _PUBLISHED = text("""
-SELECT DISTINCT ON (record_key) page_id, byte_start, byte_length
-FROM raw.record JOIN core.settlement USING (record_id)
-WHERE record.source = :source AND record_key = ANY (CAST(:keys AS text[]))
-ORDER BY record_key, record_id DESC
+SELECT record.page_id, record.byte_start, record.byte_length
+FROM (
+    SELECT record_id FROM core.settlement
+    WHERE source = 'prediction' AND is_current AND market_id = :market_id
+    UNION
+    SELECT record_id FROM core.settlement
+    WHERE source = 'prediction' AND is_current
+        AND source_key = ANY (CAST(:settlement_ids AS text[]))
+) AS published
+CROSS JOIN LATERAL (
+    SELECT * FROM raw.record WHERE record.record_id = published.record_id LIMIT 1
+) AS record
 """)
 
 _PAGE = text("SELECT page_id, body FROM raw.page WHERE page_id = ANY (:page_ids)")
 
 
-def _published(connection: Connection, keys: Iterable[str]) -> list[SettlementRecord]:
-    """What was last published of each of these settlements."""
-    this = {"source": SOURCE, "keys": array_literal(set(keys))}
+def _published(
+    connection: Connection, market_id: str, settlement_ids: Iterable[str]
+) -> list[SettlementRecord]:
+    """What is published, and current, of this market and of these settlements."""
+    this = {"market_id": market_id, "settlement_ids": array_literal(set(settlement_ids))}
     slices = connection.execute(_PUBLISHED, this).all()
     pages = connection.execute(_PAGE, {"page_ids": sorted({row.page_id for row in slices})})
     bodies = {row.page_id: memoryview(row.body) for row in pages}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Engine, Row, select
+from sqlalchemy import Connection, Engine, Row, select, text
 
+from include.markets.checking import Check, Difference
 from include.markets.ending import end
 from include.markets.stopping import stop
 from include.model import RecordContext, Settlement
@@ -79,12 +80,20 @@ def check(engine: Engine, settings: Settings) -> Checked:
 def publish(engine: Engine, settings: Settings) -> Published:
     """Publish every list that has passed its checks, and move its market to where it stands.
 
-    Repeating it changes nothing.  Raises what publishing raises, after all others are published.
+    Repeating it changes nothing.  Raises what publishing raises, after all others are published,
+    and `MarketsHeld` if what is published of a market is not what its status tells.
     """
     try:
-        return publishing.publish(engine, SOURCE)
+        published = publishing.publish(engine, SOURCE)
     finally:
-        _end_published(engine, settings)
+        held = _end_published(engine, settings)
+    if held:
+        told = " ".join(f"Market {market_id} is held: {reason}" for market_id, reason in held)
+        raise MarketsHeld(
+            f"{told} Nobody is credited for them; all others go on. Trigger the DAG "
+            "resolve_findings with their findings."
+        )
+    return published
 
 
 def _apply_verdicts(engine: Engine) -> tuple[int, dict[str, str]]:
@@ -131,7 +140,9 @@ def _pass(connection: Connection, market: Row[Any]) -> None:
         )
 
 
-def _end_published(engine: Engine, settings: Settings) -> None:
+def _end_published(engine: Engine, settings: Settings) -> list[tuple[str, str]]:
+    """Move each market whose list is published to where it stands: which were held, and why."""
+    held = []
     for market_id in _in_state(engine, "checked"):
         with transaction(engine, "loader") as connection:
             lock_source(connection, SOURCE)
@@ -141,11 +152,74 @@ def _end_published(engine: Engine, settings: Settings) -> None:
             state = connection.scalar(
                 select(batch_table.c.state).where(batch_table.c.batch_id == market.batch_id)
             )
-            if state == "published":
+            if state == "published" and (difference := _lacking(connection, market)) is not None:
+                held.append((market_id, difference.sentence))
+                found = [*market.differences, asdict(difference)]
+                stop(
+                    connection,
+                    market,
+                    "held",
+                    f"does not add up: {difference.sentence.rstrip('.')}",
+                    kept=_KEPT_PUBLISHED,
+                    detail={"differences": found},
+                    batch_id=market.batch_id,
+                    differences=found,
+                )
+            elif state == "published":
                 end(connection, market, settings, is_news=True)
             elif state == "discarded":
                 reason = "pays nobody: its list was given up by a decision"
                 stop(connection, market, "held", reason, detail={"differences": []})
+    return held
+
+
+_KEPT_PUBLISHED = (
+    "Its list is published, and all that the engine told is kept in raw; nobody is credited for it "
+    "until it is decided. Other markets go on."
+)
+
+# Of what a person has chosen between, or still has to, the engine may tell otherwise.
+_PUBLISHED = text("""
+SELECT
+    count(*) FILTER (WHERE is_current AND status = 'settled') AS completed,
+    coalesce(sum(payout) FILTER (WHERE is_current AND status = 'settled'), 0) AS payout,
+    coalesce(bool_or(is_contested OR is_rejected_by_decision), false) AS is_decided
+FROM core.settlement
+WHERE source = 'prediction' AND market_id = :market_id
+""")
+
+# Only their texts tell whose they are.
+_IS_QUARANTINED = text("""
+SELECT EXISTS (
+    SELECT
+    FROM ops.quarantine
+    JOIN raw.record_payload USING (record_id)
+    WHERE quarantine.source = 'prediction'
+        AND position(convert_to(:market_id, 'UTF8') IN payload) > 0
+        AND NOT EXISTS (
+            SELECT FROM core.settlement WHERE settlement.record_id = quarantine.record_id
+        )
+)
+""")
+
+
+def _lacking(connection: Connection, market: Row[Any]) -> Difference | None:
+    """What is published of the market otherwise than its status tells, unless a person has let it
+    be so, or is asked about it already.
+    """
+    if any(one["is_holding"] for one in market.differences):
+        return None
+    this = {"market_id": market.market_id}
+    told = connection.execute(_PUBLISHED, this).one()
+    is_same = (told.completed, told.payout) == (market.completed_positions, market.completed_payout)
+    if is_same or told.is_decided or connection.scalar(_IS_QUARANTINED, this):
+        return None
+    return Difference(
+        Check.COMPLETED_PAYOUT,
+        f"The status tells {market.completed_positions} positions COMPLETED that pay "
+        f"{market.completed_payout:f}, but {told.completed} that pay {told.payout:f} are published "
+        "and count.",
+    )
 
 
 def _in_state(engine: Engine, state: str) -> list[str]:

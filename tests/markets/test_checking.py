@@ -88,13 +88,13 @@ def listing_of(*settlements: SettlementRecord, **changes: Any) -> Listing:
     return replace(Listing(MARKET, OPERATOR, status, settlements), **changes)
 
 
-def totals(positions: int, success: int, failed: int) -> SettleTotals:
+def totals(positions: int, success: int, failed: int, payout: str = "0") -> SettleTotals:
     return SettleTotals(
         market_id=MARKET,
         total_positions=positions,
         success_count=success,
         failed_count=failed,
-        total_payout=Amount(0),
+        total_payout=Amount(payout),
         cancelled_orders=0,
     )
 
@@ -123,6 +123,8 @@ def test_a_failed_settlement_that_a_retry_has_replaced_no_longer_counts() -> Non
     assert differences(listing) == []
 
 
+ANSWERED_TWO = Answered("settle", totals(2, 2, 0, "112.345678"))
+
 SENTENCES: list[tuple[str, Listing, Check, list[str]]] = [
     (
         "an answer that counts wrongly",
@@ -130,7 +132,40 @@ SENTENCES: list[tuple[str, Listing, Check, list[str]]] = [
         Check.ANSWERED_COUNTS,
         [
             "The answer to settle tells 25 positions, but 20 succeeded, 4 failed and 0 under way "
-            "are 24."
+            "are 24.",
+            "The answer to settle tells 25 positions, but the status tells 3.",
+            "The answer to settle tells 20 positions that succeeded, but the status tells 3 "
+            "COMPLETED.",
+        ],
+    ),
+    (
+        "the answer to the only order, which told fewer",
+        listing_of(*THREE, answers=[ANSWERED_TWO], is_answered_whole=True),
+        Check.ANSWERED_COUNTS,
+        ["The answer to settle tells 2 positions, but the status tells 3."],
+    ),
+    (
+        "the answer to the only order, which paid less",
+        listing_of(
+            *THREE, answers=[Answered("settle", totals(3, 3, 0, "112.34"))], is_answered_whole=True
+        ),
+        Check.TOTAL_PAYOUT,
+        [
+            "The answer to settle tells payouts of 112.34, all of them completed, but the status "
+            "tells 112.345678 in all and 112.345678 completed."
+        ],
+    ),
+    (
+        "an answer to retry that paid more than is completed",
+        listing_of(
+            settlement(1),
+            settlement(2, status=FAILED),
+            answers=[Answered("retry", totals(1, 1, 0, "100.01"))],
+        ),
+        Check.TOTAL_PAYOUT,
+        [
+            "The answer to retry tells payouts of 100.01, all of them completed, but the status "
+            "tells 200 in all and 100 completed."
         ],
     ),
     (
@@ -301,6 +336,31 @@ SENTENCES: list[tuple[str, Listing, Check, list[str]]] = [
         ["1 settlement told otherwise than before: settlement-1 was COMPLETED and is PENDING."],
     ),
     (
+        "what was published and is not listed any more",
+        listing_of(settlement(1), earlier=[settlement(1), settlement(2, status=FAILED)]),
+        Check.CONTESTED,
+        ["1 settlement told before and not listed: settlement-2 was FAILED and pays 100."],
+    ),
+    (
+        "what an answer told to be completed and another settlement replaces",
+        listing_of(
+            settlement(1, id="settlement-1b"),
+            answers=[Answered("settle", totals(1, 1, 0), [settlement(1)])],
+        ),
+        Check.CONTESTED,
+        ["1 settlement told before and not listed: settlement-1 was COMPLETED and pays 100."],
+    ),
+    (
+        "a completion by a clock that is behind",
+        listing_of(settlement(1), earlier=[settlement(1, status=FAILED, updated_at=later(1))]),
+        Check.CONTESTED,
+        [
+            "1 settlement that cannot count, being no later than what was published of it: "
+            "settlement-1 is COMPLETED since 2026-11-21 12:00:00.000000 UTC, and was published as "
+            "FAILED since 2026-11-21 12:00:01.000000 UTC."
+        ],
+    ),
+    (
         "a settlement that changes hands",
         listing_of(
             settlement(1, player_id="player-9", updated_at=later(1)),
@@ -350,6 +410,17 @@ def test_positions_under_way_are_neither_successes_nor_failures() -> None:
     under_way = [settlement(1, status=PENDING), settlement(2, status=PROCESSING), settlement(3)]
     answered = Answered("settle", totals(3, 1, 0), under_way)
     assert differences(listing_of(*under_way, answers=[answered])) == []
+
+
+def test_an_answer_need_not_tell_what_was_ordered_or_completed_behind_it() -> None:
+    retried = Answered("retry", totals(1, 1, 0, "12.345678"))
+    assert differences(listing_of(*THREE, answers=[ANSWERED_TWO, retried])) == []
+    under_way = Answered("settle", totals(3, 1, 0, "90"), [settlement(1, status=PENDING)] * 2)
+    assert differences(listing_of(*THREE, answers=[under_way], is_answered_whole=True)) == []
+
+
+def test_a_failed_settlement_need_not_be_listed_beside_the_one_that_replaced_it() -> None:
+    assert differences(listing_of(RETRIED[0], RETRIED[2], earlier=RETRIED[:2])) == []
 
 
 def test_what_is_not_completed_may_be_calculated_anew() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import random
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import httpx
@@ -16,11 +19,13 @@ from include.markets.evidence import keep_answer
 from include.markets.publishing import MarketsHeld
 from include.markets.troubles import each_market
 from include.markets.watching import watch_markets
+from include.providers import prediction
 from include.providers.errors import Fatal
 from include.providers.http import Answer
 from include.warehouse.database import lock_source, transaction
 from include.warehouse.decisions import DecisionRefused
 from include.warehouse.markets import due, move
+from include.warehouse.publishing import publish
 from tests.markets.playing import POSITIONS, SETTINGS, MarketPlay
 from tests.sandbox.settling import Operator
 
@@ -453,6 +458,94 @@ def test_a_correction_after_the_end_is_found_and_never_published_by_itself(
     assert play.payouts() == paid
 
 
+@pytest.mark.parametrize("lies", [("totalPositions", "successCount"), ("totalPayout",)])
+def test_an_answer_that_tells_more_than_the_status_holds_the_market(
+    play: MarketPlay, lies: tuple[str, ...]
+) -> None:
+    play.engine_changes(lies={f"settle.{name}": "4" for name in lies})
+    play.run()
+    assert play.market().state == "held"
+    assert "but the status tells" in play.findings("market_held")[0].summary
+
+
+@pytest.mark.parametrize("is_published", [True, False])
+def test_what_was_told_completed_and_is_not_listed_any_more_holds_the_market(
+    play: MarketPlay, is_published: bool
+) -> None:
+    if is_published:
+        settle_by_another(play)
+        play.run()
+        play.let_time_pass(86_400)
+    else:
+        play.step("plan")
+        play.step("settle")
+    conceal_one(play)
+    play.run()
+    assert play.market().state == "held"
+    differences = play.findings("market_held")[0].detail["differences"]
+    assert any("told before and not listed" in one["sentence"] for one in differences)
+    play.decide("market_held", "release_market")
+    # Whoever let it be so knows that the engine owes one more.
+    play.released.add(play.market_id)
+    play.run()
+    assert play.market().state == "done"
+    assert len(play.payouts()) == len(play.owed()) - (not is_published)
+
+
+def test_what_is_completed_by_a_clock_that_is_behind_holds_the_market(
+    play: MarketPlay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play.change(prediction_retry_attempts=0)
+    play.engine_changes(failing_share=1.0, failing_attempts=1)
+    play.run()
+    assert play.market().state == "failed"
+    fetch_settlements = prediction.fetch_settlements
+
+    def fetch_from_behind(*arguments: Any, **filters: Any) -> Answer:
+        answer = fetch_settlements(*arguments, **filters)
+        listed = json.loads(answer.body)
+        for one in listed["data"]:
+            one["updatedAt"] = one["createdAt"]
+        return replace(answer, body=json.dumps(listed).encode())
+
+    monkeypatch.setattr(prediction, "fetch_settlements", fetch_from_behind)
+    play.change(prediction_retry_attempts=1)
+    play.decide("market_failed", "try_again")
+    play.run()
+    assert play.market().state == "held"
+    assert "that cannot count" in play.findings("market_held")[0].summary
+    monkeypatch.undo()
+    play.decide("market_held", "try_again")
+    play.run()
+    assert play.market().state == "done"
+    assert play.payouts() == play.owed()
+
+
+def test_a_market_of_which_less_counts_than_its_status_tells_is_held_once_published(
+    play: MarketPlay,
+) -> None:
+    for step in ("plan", "settle", "wait_for_status", "fetch_payouts", "check"):
+        play.step(step)
+    publish(play.warehouse.engine, "prediction")
+    with play.warehouse.owner_engine.begin() as connection:
+        connection.execute(
+            text(
+                "UPDATE core.settlement SET is_current = false"
+                " WHERE record_id = (SELECT max(record_id) FROM core.settlement)"
+            )
+        )
+    with pytest.raises(MarketsHeld, match=f"tells {POSITIONS} positions COMPLETED .* but 5 that"):
+        play.step("publish")
+    assert play.market().state == "held"
+    [finding] = play.findings("market_held")
+    assert "Its list is published" in finding.kept
+    play.decide("market_held", "release_market")
+    play.released.add(play.market_id)
+    play.run()
+    assert play.market().state == "done"
+    assert play.findings() == []
+
+
 @pytest.mark.parametrize(
     ("fault", "told"),
     [
@@ -656,6 +749,19 @@ def test_nothing_is_ordered_while_an_earlier_order_may_be_carried_out(play: Mark
     play.let_time_pass(play.settings.prediction_deadline_seconds)
     play.run()
     assert play.results() == ["in_doubt", "executed"]
+
+
+def conceal_one(play: MarketPlay) -> None:
+    """From now on the engine tells, of everything alike, one completed payout less."""
+    with httpx.Client(trust_env=False) as http:
+        listed = Operator(play.sandbox, http).settlements(marketId=play.market_id)
+    entry, paid = max(
+        enumerate(one["totalPayout"] for one in listed), key=lambda one: Decimal(one[1])
+    )
+    counts = dict.fromkeys(("status.totalPositions", "status.completedCount"), "-1")
+    payouts = dict.fromkeys(("status.totalPayout", "status.completedPayout"), f"-{paid}")
+    play.engine_changes(lies={**counts, **payouts})
+    play.sandbox.fault("prediction", "missing_item", call="settlements", entry=entry, times=None)
 
 
 def settle_by_another(play: MarketPlay) -> None:
