@@ -20,25 +20,33 @@ def end(connection: Connection, market: Row[Any], settings: Settings, *, is_news
     Unless it `is_news`, a person who was asked about it since it was last retried is not asked
     again.  The caller holds the source's lock.
     """
-    again = _relook(market, settings)
-    told = {"trouble": None, "troubled_since": None, **again}
-    if under_way := _under_way(market):
+    under_way, failed = _under_way(market), market.failed_positions
+    is_done = not under_way and not failed
+    told = {
+        "trouble": None,
+        "troubled_since": None,
+        **_relook(market, settings, is_begun_anew=is_done and is_news),
+    }
+    # Also beside what is stuck: nothing but a retry gets the failed ones on.
+    if failed and market.retry_attempts < settings.prediction_retry_attempts:
+        delay = settings.prediction_retry_delay_seconds * 2 ** max(market.retry_attempts - 1, 0)
+        later = func.clock_timestamp() + timedelta(seconds=delay)
+        # What was asked before was asked of another attempt.
+        told |= {"next_look_at": later, "finding_id": None}
+        move(connection, market, "retrying", **told)
+    elif under_way:
+        beside = (
+            f", {failed} FAILED and were retried {market.retry_attempts} times" if failed else ""
+        )
         reason = (
-            f"is stuck: {under_way} of {market.positions} positions are under way, and nothing has "
-            f"changed since {market.progressed_at:%Y-%m-%d %H:%M} UTC"
+            f"is stuck: {under_way} of {market.positions} positions are under way{beside}, and "
+            f"nothing has changed since {market.progressed_at:%Y-%m-%d %H:%M} UTC"
         )
         _stop(connection, market, "stuck", reason, told, is_news=is_news)
-    elif market.failed_positions:
-        if market.retry_attempts < settings.prediction_retry_attempts:
-            delay = settings.prediction_retry_delay_seconds * 2 ** max(market.retry_attempts - 1, 0)
-            later = func.clock_timestamp() + timedelta(seconds=delay)
-            # What was asked before was asked of another attempt.
-            told |= {"next_look_at": later, "finding_id": None}
-            move(connection, market, "retrying", **told)
-            return
+    elif failed:
         reason = (
-            f"has {market.failed_positions} of {market.positions} positions FAILED, and they were "
-            f"retried {market.retry_attempts} times"
+            f"has {failed} of {market.positions} positions FAILED, and they were retried "
+            f"{market.retry_attempts} times"
         )
         _stop(connection, market, "failed", reason, told, is_news=is_news)
     else:
@@ -69,10 +77,11 @@ def _under_way(market: Row[Any]) -> int:
     return int(on_their_way if ended or on_their_way else market.positions)
 
 
-def _relook(market: Row[Any], settings: Settings) -> dict[str, Any]:
+def _relook(market: Row[Any], settings: Settings, *, is_begun_anew: bool) -> dict[str, Any]:
     """When it is looked at again though it is at an end, and until when that goes on."""
     now = datetime.now(UTC)
-    until = market.relook_until or now + timedelta(days=settings.prediction_relook_days)
+    until = None if is_begun_anew else market.relook_until
+    until = until or now + timedelta(days=settings.prediction_relook_days)
     return {
         "relook_until": until,
         "next_look_at": now + _RELOOK if now + _RELOOK <= until else None,

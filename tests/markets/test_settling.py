@@ -195,6 +195,35 @@ def test_what_is_stuck_is_a_finding_and_what_is_completed_is_paid(play: MarketPl
     assert play.market().state == "waiting"
 
 
+def test_what_has_failed_beside_what_is_stuck_is_retried_before_a_person_is_asked(
+    play: MarketPlay,
+) -> None:
+    play.change(prediction_retry_attempts=1)
+    play.engine_changes(stuck_share=0.4, failing_share=0.9, failing_attempts=None)
+    play.run()
+    play.let_time_pass(play.settings.prediction_stuck_seconds)
+    play.run()
+    assert play.market().state == "retrying"
+    play.run()
+    assert play.results("retry") == ["executed"]
+    play.let_time_pass(play.settings.prediction_stuck_seconds)
+    play.run()
+    market = play.market()
+    assert market.state == "stuck"
+    assert market.processing_positions > 0
+    assert market.failed_positions > 0
+    [finding] = play.findings()
+    assert (
+        f"{market.processing_positions} of {POSITIONS} positions are under way, "
+        f"{market.failed_positions} FAILED and were retried 1 times"
+    ) in finding.summary
+    # A day later it is the same, and was asked already.
+    play.let_time_pass(86_400)
+    play.run()
+    assert play.findings() == [finding]
+    assert play.results("retry") == ["executed"]
+
+
 def test_a_question_is_over_once_another_one_is_asked_about_the_market(play: MarketPlay) -> None:
     play.change(prediction_retry_attempts=0)
     play.engine_changes(
@@ -456,6 +485,30 @@ def test_a_correction_after_the_end_is_found_and_never_published_by_itself(
     play.run()
     assert play.market().state == "done"
     assert play.payouts() == paid
+
+
+def test_a_market_that_is_done_late_is_looked_at_again_as_long_as_any_other(
+    play: MarketPlay,
+) -> None:
+    play.change(prediction_retry_attempts=0)
+    play.engine_changes(failing_share=1.0, failing_attempts=1)
+    play.run()
+    assert play.market().state == "failed"
+    # It waited for a person until nobody would look at it any more.
+    with play.warehouse.owner_engine.begin() as connection:
+        connection.execute(text("UPDATE prediction.market SET relook_until = now()"))
+    play.change(prediction_retry_attempts=1)
+    play.decide("market_failed", "try_again")
+    play.run()
+    market = play.market()
+    assert market.state == "done"
+    days = timedelta(days=play.settings.prediction_relook_days)
+    assert market.relook_until > datetime.now(UTC) + days - timedelta(hours=1)
+    # What tells nothing new does not begin the days anew.
+    play.let_time_pass(86_400)
+    play.run()
+    assert play.market().next_look_at is not None
+    assert play.market().relook_until == market.relook_until
 
 
 @pytest.mark.parametrize("lies", [("totalPositions", "successCount"), ("totalPayout",)])
