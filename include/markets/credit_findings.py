@@ -16,8 +16,10 @@ from include.warehouse.database import lock_source, transaction
 from include.warehouse.findings import Finding, open_finding, raise_again, tell_finding
 from include.warehouse.tables import adjustment as adjustment_table
 from include.warehouse.tables import credit as credit_table
+from include.warehouse.tables import finding as finding_table
 
 _EXAMPLES = 10
+_DIGITS = 12
 
 HOLDS = {
     "currency_unknown": "it is not known in which currency their market pays",
@@ -210,63 +212,125 @@ def _tell_adjusted(connection: Connection, accounting_date: Any) -> None:
     raise_again(connection, finding_id, detail["count"])
 
 
-# --- completed twice ----------------------------------------------------------------------------
+# --- not credited at all ------------------------------------------------------------------------
 
 _DOUBLED = text("""
-SELECT source_key AS settlement_id, position_id, currency, payout, count(*) OVER () AS count
-FROM core.settlement AS settlement
-WHERE source = 'prediction' AND is_current AND NOT is_contested AND market_id = :market_id
-    AND status = 'settled' AND payout > 0
-    AND (
-        SELECT count(*) FROM prediction.credit WHERE credit.settlement_id = settlement.source_key
-    ) = 0
-    AND (
-        EXISTS (
-            SELECT
+WITH doubled AS MATERIALIZED (
+    SELECT *
+    FROM (
+        SELECT
+            source_key AS settlement_id, settlement.position_id, settlement.currency, payout,
+            credited.settlement_id AS credited_by,
+            coalesce(credited.hold_reason, credited.state) AS credit_state,
+            (
+                SELECT count(*) > 0
+                FROM core.settlement AS rival
+                WHERE rival.source = 'prediction' AND rival.is_current
+                    AND rival.market_id = settlement.market_id
+                    AND rival.position_id = settlement.position_id
+                    AND rival.source_key <> settlement.source_key AND rival.status = 'settled'
+            ) AS has_rival
+        FROM core.settlement AS settlement
+        LEFT JOIN LATERAL (
+            SELECT *
             FROM prediction.credit
             WHERE credit.market_id = settlement.market_id
                 AND credit.position_id = settlement.position_id
-        )
-        OR EXISTS (
-            SELECT
-            FROM core.settlement AS rival
-            WHERE rival.source = 'prediction' AND rival.is_current
-                AND rival.market_id = settlement.market_id
-                AND rival.position_id = settlement.position_id
-                AND rival.source_key <> settlement.source_key AND rival.status = 'settled'
-        )
-    )
-ORDER BY position_id, source_key
+            LIMIT 1
+        ) AS credited ON true
+        WHERE source = 'prediction' AND is_current AND NOT is_contested
+            AND settlement.market_id = :market_id AND status = 'settled' AND payout > 0
+            AND (
+                SELECT count(*)
+                FROM prediction.credit
+                WHERE credit.settlement_id = settlement.source_key
+            ) = 0
+    ) AS uncredited
+    WHERE has_rival OR credited_by IS NOT NULL
+)
+SELECT
+    doubled.*, (SELECT count(*) FROM doubled) AS count,
+    (SELECT count(*) FROM doubled WHERE NOT has_rival) AS taken_back,
+    (
+        SELECT md5(string_agg(concat(settlement_id, ' ', has_rival), ',' ORDER BY settlement_id))
+        FROM doubled
+    ) AS digest
+FROM doubled
+ORDER BY position_id, settlement_id
 LIMIT :limit
 """)
 
 
 def tell_doubled(connection: Connection, market_id: str) -> None:
     """Open a finding for the market's settlements that are not credited because their position has
-    another one that is completed; once for as many as there are.
+    another one that is completed, or that was credited before; once for the same of them.
     """
     doubled = connection.execute(_DOUBLED, {"market_id": market_id, "limit": _EXAMPLES}).all()
-    count = doubled[0].count
+    if not doubled:
+        close_about(connection, "credit_doubled", market_id)
+        return
+    count, taken_back, digest = doubled[0].count, doubled[0].taken_back, doubled[0].digest
+    because = [
+        *(["have another one that is completed as well"] if taken_back < count else []),
+        *(["were credited by another one that was taken back since"] if taken_back else []),
+    ]
     examples = [
         {
             "settlement_id": row.settlement_id,
             "position_id": row.position_id,
             "payout": f"{row.payout:f} {row.currency}",
+            "credited_by": row.credited_by,
+            "credit_state": row.credit_state,
         }
         for row in doubled
     ]
-    open_finding(
+    _ask_until_decided(
         connection,
         Finding(
             kind="credit_doubled",
             source=SOURCE,
-            subject=f"market {market_id}, {count} settlements",
+            subject=f"market {market_id}, {count} settlements {digest[:_DIGITS]}",
             summary=f"{count} completed settlements of market {market_id} are not credited: their "
-            "positions have another one that is completed as well.",
+            f"positions {', or '.join(because)}.",
             kept="A position is credited once, by whichever was credited first, or not at all if "
-            "both came together. Ask the engine's people which of them counts; if another than was "
-            "credited, the difference is paid or taken back by hand.",
-            detail={"market_id": market_id, "count": count, "examples": examples},
+            "both came together. Ask the engine's people which of them counts. If another than was "
+            "credited, or if that one was taken back, the difference is paid or taken back by "
+            "hand; ask first whether what was owed has been paid, for it need not be acknowledged "
+            "yet.",
+            detail={
+                "market_id": market_id,
+                "count": count,
+                "taken_back": taken_back,
+                "examples": examples,
+            },
         ),
-        once=True,
     )
+
+
+def close_about(
+    connection: Connection, kind: str, market_id: str, *, but_subject: str = ""
+) -> None:
+    """Close the open findings of this kind about what is not so any more in the market."""
+    connection.execute(
+        update(finding_table)
+        .where(
+            finding_table.c.kind == kind,
+            finding_table.c.source == SOURCE,
+            finding_table.c.state == "open",
+            finding_table.c.detail["market_id"].astext == market_id,
+            finding_table.c.subject != but_subject,
+        )
+        .values(state="closed", closed_at=func.now(), closed_by="system")
+    )
+
+
+def _ask_until_decided(connection: Connection, finding: Finding) -> None:
+    """Open `finding`, unless a person has decided the same before."""
+    decided = select(finding_table.c.finding_id).where(
+        finding_table.c.kind == finding.kind,
+        finding_table.c.source == finding.source,
+        finding_table.c.subject == finding.subject,
+        finding_table.c.closed_by == "decision",
+    )
+    if connection.execute(decided.limit(1)).first() is None:
+        open_finding(connection, finding)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, Row, insert, text
 
-from include.markets.credit_findings import report_credits, tell_doubled
+from include.markets.credit_findings import close_about, report_credits, tell_doubled
 from include.providers.prediction import PROVIDER as SOURCE
 from include.settings import Settings
 from include.warehouse.database import array_literal, lock_source, look_up_by_key, transaction
@@ -43,7 +43,8 @@ class Credited:
 
     Of those that were made, or that a decision let go: `entered` into the outbox, `owed` by the
     operator, or `held`.  `changed` were made otherwise than before, `adjusted` after they were sent
-    or paid; `doubled` are settlements of positions that another one completes as well.
+    or paid; `doubled` are settlements of positions that another one completes as well, or
+    that were credited by another one before.
     """
 
     entered: int = 0
@@ -190,6 +191,8 @@ def _credit_market(engine: Engine, mapping: Mapping | None, market: Row[Any]) ->
             if told < _SETTLEMENTS_AT_A_TIME:
                 if counts["doubled"]:
                     tell_doubled(connection, market.market_id)
+                else:
+                    close_about(connection, "credit_doubled", market.market_id)
                 connection.execute(_NOTE_CREDITED, market._asdict())
     return counts
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, text
+from sqlalchemy import Connection, insert, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from include.markets import crediting as crediting_module
@@ -135,6 +135,84 @@ def test_a_position_that_is_completed_twice_is_never_credited_twice(crediting: C
     crediting.decide("credit_doubled", "acknowledge")
     crediting.credit()
     assert crediting.findings() == []
+    assert crediting.wrong() == []
+
+
+def test_each_position_that_is_completed_twice_is_asked_about(crediting: Crediting) -> None:
+    crediting.publish(crediting.row("a1", position_id="a"), crediting.row("a2", position_id="a"))
+    assert crediting.credit() == Credited(doubled=2)
+    crediting.decide("credit_doubled", "acknowledge")
+    crediting.tell("a1", None, position_id="a")
+    assert crediting.credit() == Credited(entered=1)
+    crediting.publish(crediting.row("b1", position_id="b"), crediting.row("b2", position_id="b"))
+    assert crediting.credit() == Credited(doubled=2)
+    assert crediting.findings() == ["credit_doubled"]
+    assert crediting.credit(["m"]) == Credited(doubled=2)
+    assert crediting.findings() == ["credit_doubled"]
+    crediting.tell("b1", None, position_id="b")
+    crediting.tell("b2", None, position_id="b")
+    assert crediting.credit() == Credited()
+    assert crediting.findings() == []
+    # Nobody has answered what the engine took back by itself.
+    crediting.publish(crediting.row("b1", position_id="b"), crediting.row("b2", position_id="b"))
+    assert crediting.credit() == Credited(doubled=2)
+    assert crediting.findings() == ["credit_doubled"]
+
+
+def test_a_double_that_ends_while_its_market_is_looked_at_stops_nobody(
+    crediting: Crediting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crediting_module, "_SETTLEMENTS_AT_A_TIME", 2)
+    crediting.publish(
+        crediting.row("a1", position_id="a"),
+        crediting.row("a2", position_id="a"),
+        crediting.row("z"),
+    )
+    look, looks = crediting_module.look_up_by_key, iter(range(10))
+
+    def take_back_before_the_second_page(connection: Connection) -> None:
+        look(connection)
+        if next(looks) == 0:
+            published.start()
+
+    def wait_for_it(connection: Connection, source: str) -> None:
+        if published.ident is not None:
+            published.join(30)
+        lock_source(connection, source)
+
+    published = threading.Thread(
+        target=lambda: crediting.tell("a1", None, position_id="a"), daemon=True
+    )
+    monkeypatch.setattr(crediting_module, "look_up_by_key", take_back_before_the_second_page)
+    monkeypatch.setattr(crediting_module, "lock_source", wait_for_it)
+    assert crediting.credit() == Credited(entered=1, doubled=2)
+    assert crediting.findings() == []
+    assert crediting.credit() == Credited(entered=1)
+    assert crediting.wrong() == []
+
+
+def test_what_took_the_place_of_one_that_was_taken_back_is_left_to_a_person(
+    crediting: Crediting,
+) -> None:
+    """The clerk may have paid what was owed, and not acknowledged it yet."""
+    crediting.map(False)
+    crediting.tell("first", position_id="p")
+    crediting.credit()
+    crediting.tell("second", position_id="p")
+    assert crediting.credit() == Credited(doubled=1)
+    crediting.decide("credit_doubled", "acknowledge")
+    crediting.tell("first", None, position_id="p")
+    assert crediting.credit() == Credited(changed=1, doubled=1)
+    assert crediting.states() == {"first": "withdrawn"}
+    [finding] = rows(
+        crediting.warehouse,
+        "SELECT * FROM ops.finding WHERE kind = 'credit_doubled' AND state = 'open'",
+    )
+    assert "was taken back since" in finding.summary
+    assert "completed as well" not in finding.summary
+    [example] = finding.detail["examples"]
+    assert (example["settlement_id"], example["credited_by"]) == ("second", "first")
+    assert (example["credit_state"], example["payout"]) == ("withdrawn", "10.00 USD")
     assert crediting.wrong() == []
 
 
