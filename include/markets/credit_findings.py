@@ -7,6 +7,7 @@ reason joins it, and it closes by itself once it is about none any more.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, func, select, text, update
@@ -261,13 +262,29 @@ LIMIT :limit
 """)
 
 
-def tell_doubled(connection: Connection, market_id: str) -> None:
+def tell_uncredited(
+    connection: Connection, market_id: str, *, is_doubled: bool, is_elsewhere: bool
+) -> None:
+    """Ask about what the market's settlements pay and nobody is credited, of either sort that was
+    seen; close what was asked about the other.
+    """
+    if is_doubled:
+        _tell_doubled(connection, market_id)
+    else:
+        _close_about(connection, "credit_doubled", market_id)
+    if is_elsewhere:
+        _tell_elsewhere(connection, market_id)
+    else:
+        _close_about(connection, "credit_adjusted", market_id)
+
+
+def _tell_doubled(connection: Connection, market_id: str) -> None:
     """Open a finding for the market's settlements that are not credited because their position has
     another one that is completed, or that was credited before; once for the same of them.
     """
     doubled = connection.execute(_DOUBLED, {"market_id": market_id, "limit": _EXAMPLES}).all()
     if not doubled:
-        close_about(connection, "credit_doubled", market_id)
+        _close_about(connection, "credit_doubled", market_id)
         return
     count, taken_back, digest = doubled[0].count, doubled[0].taken_back, doubled[0].digest
     because = [
@@ -307,7 +324,62 @@ def tell_doubled(connection: Connection, market_id: str) -> None:
     )
 
 
-def close_about(
+# Current settlements of credits that may be paid, to another player or in another currency.
+_ELSEWHERE = text(f"""
+SELECT
+    settlement.currency, count(*) AS rows, sum(payout) AS amount,
+    md5(string_agg(
+        concat_ws(' ', source_key, player_reference, payout), ',' ORDER BY source_key
+    )) AS digest,
+    (array_agg(source_key ORDER BY source_key))[1:{_EXAMPLES}] AS examples
+FROM core.settlement AS settlement
+CROSS JOIN LATERAL (
+    SELECT *
+    FROM prediction.credit
+    WHERE credit.settlement_id = settlement.source_key
+    LIMIT 1
+) AS known
+WHERE source = 'prediction' AND is_current AND NOT is_contested
+    AND settlement.market_id = :market_id AND status = 'settled' AND payout > 0
+    AND known.state IN ('sending', 'acknowledged')
+    AND (settlement.currency, settlement.player_id)
+        IS DISTINCT FROM (known.currency, known.player_id)
+GROUP BY settlement.currency
+ORDER BY settlement.currency
+""")
+
+
+def _tell_elsewhere(connection: Connection, market_id: str) -> None:
+    """Open a finding for what the market's settlements pay to another player, or in another
+    currency, than was sent or paid; once for the same of them.
+    """
+    sums = connection.execute(_ELSEWHERE, {"market_id": market_id}).all()
+    if not sums:
+        _close_about(connection, "credit_adjusted", market_id)
+        return
+    told = " ".join(f"{row.currency} {row.digest}" for row in sums)
+    examples = [each for row in sums for each in row.examples][:_EXAMPLES]
+    detail = {"market_id": market_id, **_counted(sums), "examples": examples}
+    subject = f"market {market_id}, elsewhere {sha256(told.encode()).hexdigest()[:_DIGITS]}"
+    # Amounts of another day would be paid beside these.
+    _close_about(connection, "credit_adjusted", market_id, but_subject=subject)
+    _ask_until_decided(
+        connection,
+        Finding(
+            kind="credit_adjusted",
+            source=SOURCE,
+            subject=subject,
+            summary=f"{_listed('settlements', detail)} of market {market_id} are due to another "
+            "player, or in another currency, than was sent or paid for them.",
+            kept="What was sent or paid stays as it is, and is to be taken back by its adjustment. "
+            "What is due instead is not credited: pay it by hand, less what was paid of it after "
+            "an earlier finding. Whom, and in what, is in finance.market_payout by settlement_id.",
+            detail=detail,
+        ),
+    )
+
+
+def _close_about(
     connection: Connection, kind: str, market_id: str, *, but_subject: str = ""
 ) -> None:
     """Close the open findings of this kind about what is not so any more in the market."""

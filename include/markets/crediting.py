@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, Row, insert, text
 
-from include.markets.credit_findings import close_about, report_credits, tell_doubled
+from include.markets.credit_findings import report_credits, tell_uncredited
 from include.providers.prediction import PROVIDER as SOURCE
 from include.settings import Settings
 from include.warehouse.database import array_literal, lock_source, look_up_by_key, transaction
@@ -189,10 +189,12 @@ def _credit_market(engine: Engine, mapping: Mapping | None, market: Row[Any]) ->
                 last = dict(connection.execute(_LAST_TOLD).one()._mapping)
                 counts += _credit_told(connection, mapping)
             if told < _SETTLEMENTS_AT_A_TIME:
-                if counts["doubled"]:
-                    tell_doubled(connection, market.market_id)
-                else:
-                    close_about(connection, "credit_doubled", market.market_id)
+                tell_uncredited(
+                    connection,
+                    market.market_id,
+                    is_doubled=counts["doubled"] > 0,
+                    is_elsewhere=counts.pop("elsewhere", 0) > 0,
+                )
                 connection.execute(_NOTE_CREDITED, market._asdict())
     return counts
 
@@ -201,8 +203,8 @@ def _credit_told(connection: Connection, mapping: Mapping | None) -> Counter[str
     adjusted = _adjust(connection)
     changed = connection.execute(_CHANGE).rowcount
     made = _judge(connection, _MAKE, mapping)
-    doubled = connection.scalar(_DOUBLED) or 0
-    return made + Counter(adjusted=adjusted, changed=changed, doubled=doubled)
+    uncredited = connection.execute(_UNCREDITED).one()._mapping
+    return made + Counter(adjusted=adjusted, changed=changed, **uncredited)
 
 
 # Each credit is looked up by its settlement, so that the cost does not grow with the others.
@@ -417,10 +419,24 @@ WITH stated AS (
 ), {_ENTER}
 """)
 
-_DOUBLED = text(f"""
-SELECT count(*)
+# What is not credited as it is told: of doubled positions, and what was sent or paid otherwise.
+_UNCREDITED = text(f"""
+SELECT
+    count(*) FILTER (
+        WHERE known.credit_id IS NULL AND ({_IS_POSITION_CREDITED} OR {_HAS_RIVAL})
+    ) AS doubled,
+    count(*) FILTER (
+        WHERE known.state IN ('sending', 'acknowledged') AND (told.currency, told.player_id)
+            IS DISTINCT FROM (known.currency, known.player_id)
+    ) AS elsewhere
 FROM told
-WHERE amount > 0 AND NOT {_IS_CREDITED} AND ({_IS_POSITION_CREDITED} OR {_HAS_RIVAL})
+LEFT JOIN LATERAL (
+    SELECT *
+    FROM prediction.credit
+    WHERE credit.settlement_id = told.settlement_id
+    LIMIT 1
+) AS known ON true
+WHERE told.amount > 0
 """)
 
 _JUDGE_DUE = text(f"""

@@ -534,9 +534,43 @@ def test_what_changes_after_it_was_sent_or_paid_is_an_adjustment(
         ("7.5", "0", "-7.5"),
     ]
     assert crediting.credits()["s1"].amount == 10
-    assert crediting.findings() == ["credit_adjusted"]
+    # The adjustments, and what somebody else is due.
+    assert crediting.findings() == ["credit_adjusted", "credit_adjusted"]
     held = crediting.payouts()["s1"].hold_reason if way == "sent" else None
     assert held is None
+    assert crediting.wrong() == []
+
+
+@pytest.mark.parametrize("other", [{"player_id": "bob"}, {"currency": "EUR"}, {"player_id": None}])
+def test_what_is_due_to_another_than_was_paid_is_asked_for(
+    crediting: Crediting, other: dict[str, Any]
+) -> None:
+    crediting.map(False)
+    crediting.tell("s1", player_id="ann")
+    crediting.credit()
+    crediting.acknowledge("s1")
+    due = (
+        "SELECT summary, detail FROM ops.finding WHERE state = 'open' AND detail ? 'market_id'"
+        " ORDER BY finding_id"
+    )
+    for payout_told in ("10", "12.5"):
+        crediting.tell("s1", payout_told, **{"player_id": "ann", **other})
+        crediting.credit()
+        [finding] = rows(crediting.warehouse, due)
+        currency = other.get("currency", "USD")
+        assert f"1 settlements ({payout_told} {currency}) of market m are due" in finding.summary
+        assert finding.detail["examples"] == ["s1"]
+        assert "bob" not in str(finding)
+    crediting.decide("credit_adjusted", "acknowledge")
+    assert crediting.credit(["m"]) == Credited()
+    assert crediting.findings() == []
+    crediting.tell("s1", "13", **{"player_id": "ann", **other})
+    crediting.credit()
+    assert crediting.findings() == ["credit_adjusted"]
+    # It is the first player's again: the adjustment asks for what was taken back.
+    crediting.tell("s1", "10", player_id="ann")
+    assert crediting.credit() == Credited(adjusted=1)
+    assert rows(crediting.warehouse, due) == []
     assert crediting.wrong() == []
 
 
