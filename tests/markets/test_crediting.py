@@ -124,6 +124,20 @@ def test_a_retry_that_makes_another_settlement_is_credited_once(crediting: Credi
     assert crediting.wrong() == []
 
 
+def test_a_position_whose_retry_is_under_way_is_unpaid_and_not_failed(
+    crediting: Crediting,
+) -> None:
+    unpaid = "SELECT why, reason FROM finance.market_unpaid"
+    crediting.tell("first", None, position_id="p", reason="no such player")
+    assert rows(crediting.warehouse, unpaid) == [("failed", "no such player")]
+    crediting.tell("second", None, position_id="p", status="open")
+    assert rows(crediting.warehouse, unpaid) == [("under way", "no such player")]
+    crediting.tell("second", None, position_id="p", reason="no such account")
+    assert rows(crediting.warehouse, unpaid) == [("failed", "no such account")]
+    crediting.tell("second", position_id="p")
+    assert rows(crediting.warehouse, unpaid) == []
+
+
 def test_a_position_that_is_completed_twice_is_never_credited_twice(crediting: Crediting) -> None:
     crediting.publish(crediting.row("a1", position_id="a"), crediting.row("a2", position_id="a"))
     crediting.tell("b1", position_id="b")

@@ -1,24 +1,28 @@
 CREATE VIEW finance.market_unpaid AS
 WITH position AS (
     SELECT
-        payout.market_id,
-        payout.position_id,
-        min(payout.currency) AS currency,
-        min(payout.player_reference) AS player_reference,
-        bool_or(payout.status = 'settled') AS is_settled,
-        bool_or(payout.status = 'failed') AS is_failed,
-        (array_agg(payout.reason ORDER BY payout.recorded_at DESC)
-            FILTER (WHERE payout.status = 'failed'))[1] AS reason,
-        max(payout.settled_at) FILTER (WHERE payout.status = 'failed') AS failed_at
-    FROM finance.market_payout AS payout
-    GROUP BY payout.market_id, payout.position_id
+        told.market_id,
+        told.position_id,
+        min(told.currency) AS currency,
+        min(told.player_reference) AS player_reference,
+        bool_or(told.status = 'settled') AS is_settled,
+        (array_agg(told.status ORDER BY told.provider_order DESC, told.record_id DESC))[1]
+            AS latest_status,
+        (array_agg(told.reason ORDER BY told.provider_order DESC, told.record_id DESC)
+            FILTER (WHERE told.status = 'failed'))[1] AS reason,
+        max(told.settled_at) FILTER (WHERE told.status = 'failed') AS failed_at
+    FROM core.settlement AS told
+    WHERE told.source = 'prediction'
+        AND told.is_current
+        AND NOT told.is_contested
+    GROUP BY told.market_id, told.position_id
 )
 SELECT
     position.market_id,
     position.position_id,
     position.player_reference,
     position.currency,
-    CASE WHEN position.is_failed THEN 'failed' ELSE 'under way' END AS why,
+    CASE WHEN position.latest_status = 'failed' THEN 'failed' ELSE 'under way' END AS why,
     position.reason,
     position.failed_at,
     market.state AS market_state,
@@ -33,8 +37,8 @@ COMMENT ON COLUMN finance.market_unpaid.market_id IS 'The market.';
 COMMENT ON COLUMN finance.market_unpaid.position_id IS 'The position.';
 COMMENT ON COLUMN finance.market_unpaid.player_reference IS 'Keyed hash of the player''s id.';
 COMMENT ON COLUMN finance.market_unpaid.currency IS 'The market''s currency.';
-COMMENT ON COLUMN finance.market_unpaid.why IS 'failed or under way.';
-COMMENT ON COLUMN finance.market_unpaid.reason IS 'The engine''s error, if it told one.';
+COMMENT ON COLUMN finance.market_unpaid.why IS 'How its latest settlement stands: failed or under way.';
+COMMENT ON COLUMN finance.market_unpaid.reason IS 'The engine''s error when it last failed, if it told one.';
 COMMENT ON COLUMN finance.market_unpaid.failed_at IS 'When it last failed (UTC).';
 COMMENT ON COLUMN finance.market_unpaid.market_state IS 'How its market stands.';
 COMMENT ON COLUMN finance.market_unpaid.retry_attempts IS 'How often the market''s failed positions were retried.';
