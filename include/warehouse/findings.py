@@ -206,8 +206,9 @@ KINDS: dict[str, Kind] = {
         {
             "try_again": "Its payouts are listed and checked again in the next run: after the "
             "engine has corrected them, or a setting was.",
-            "release_market": "What is listed is published as it is, and credited. Not while its "
-            "currency is unknown, or if its list cannot be read.",
+            "release_market": "What is listed is published as it is, and credited; but what "
+            "is of another market only with that one, if it is in the queue: else pay it by hand. "
+            "Not while its currency is unknown, or if its list cannot be read.",
             **_SETTLE_AGAIN,
         },
     ),

@@ -17,6 +17,7 @@ from include.sandbox.client import Sandbox
 from include.settings import Settings
 from include.warehouse.database import lock_source, open_engine, transaction
 from include.warehouse.decisions import DecisionRefused
+from include.warehouse.findings import next_step
 from include.warehouse.tables import transaction as transaction_table
 from tests.local.waiting import wait_for
 from tests.markets.crediting import MAPPED, Crediting, refusal, today
@@ -79,6 +80,21 @@ def test_only_the_asked_markets_are_credited_and_a_held_one_never(crediting: Cre
     assert set(crediting.credits()) == {"m", "other"}
     crediting.market("held", "done")
     assert crediting.credit() == Credited(entered=1)
+    assert crediting.wrong() == []
+
+
+def test_what_a_released_list_has_of_another_market_is_credited_only_with_that_one(
+    crediting: Crediting,
+) -> None:
+    """Whoever releases the list reads so; until then finance sees the difference."""
+    uncredited = "SELECT market_id, difference FROM finance.market_credit WHERE difference <> 0"
+    crediting.publish(crediting.row("own"), crediting.row("foreign", market_id="elsewhere"))
+    assert crediting.credit() == Credited(entered=1)
+    assert rows(crediting.warehouse, uncredited) == [("elsewhere", 10)]
+    assert "of another market only with that one" in next_step("market_held")
+    crediting.market("elsewhere")
+    assert crediting.credit() == Credited(entered=1)
+    assert rows(crediting.warehouse, uncredited) == []
     assert crediting.wrong() == []
 
 

@@ -20,7 +20,7 @@ FROM (
 GROUP BY market_id, currency;
 
 COMMENT ON VIEW finance.market_credit IS
-    'What each market''s completed settlements pay beside what was credited for them. What does not agree: WHERE difference <> 0. Either the next run is still to come, the market is held, a settlement is contested, a position is completed twice or by another settlement than was credited, or what was sent or paid is due to another player or in another currency since (a finding says which).';
+    'What each market''s completed settlements pay beside what was credited for them. What does not agree: WHERE difference <> 0. Either the next run is still to come, the market is held, a settlement is contested, a position is completed twice or by another settlement than was credited, or what was sent or paid is due to another player or in another currency since (a finding says which). Or the market is not in the queue, and a released list of another one has settlements of it.';
 COMMENT ON COLUMN finance.market_credit.market_id IS 'The market.';
 COMMENT ON COLUMN finance.market_credit.currency IS 'Currency of the amounts; NULL if it is not known.';
 COMMENT ON COLUMN finance.market_credit.completed_amount IS 'What its completed settlements pay now, in major units; exact, never a float.';
