@@ -18,6 +18,7 @@ from include.payouts.outcome import DayUnfinished, OutboxUnsound
 from include.payouts.sending import BreakerTripped, PartnerUnavailable, SendingStopped
 from include.providers.errors import Ambiguous, Fatal, Retriable
 from include.quality.gates import BatchHeld
+from include.warehouse.clock import ClocksDiffer
 from include.warehouse.leases import LeaseLost
 from include.warehouse.publishing import StagedRowsMissing
 
@@ -41,8 +42,8 @@ WAITS_FOR_A_PERSON = (
     StagedRowsMissing,
 )
 
-# It passes by itself; the delay is the task's.
-PASSES_BY_ITSELF = (LeaseLost, PartnerUnavailable)
+# It passes by itself, or another worker may do better; the delay is the task's.
+PASSES_BY_ITSELF = (ClocksDiffer, LeaseLost, PartnerUnavailable)
 
 
 class RetryByRecovery(RetryPolicy):

@@ -39,6 +39,7 @@ from include.providers.http import longest_call
 from include.quality import gates, normalizing
 from include.settings import Settings
 from include.warehouse import publishing
+from include.warehouse.clock import compare_clocks
 
 _log = logging.getLogger(__name__)
 
@@ -79,9 +80,10 @@ TASK_DEFAULTS: dict[str, Any] = {
 @task()
 def land(source_name: str, run_id: str | None = None) -> dict[str, Any] | None:
     """Land what the provider has beyond the cursor."""
-    source = SOURCES[source_name]
+    source, engine = SOURCES[source_name], open_warehouse()
+    compare_clocks(engine)
     with closing(open_source(source, SETTINGS)) as client:
-        return counted(acquiring.land(open_warehouse(), source, client, SETTINGS, run_id))
+        return counted(acquiring.land(engine, source, client, SETTINGS, run_id))
 
 
 # Not tried again: the next run listens anyway, and waits for this one to end.
@@ -95,9 +97,10 @@ def listen(
     source_name: str, run_id: str | None = None, dag_run: Any = None
 ) -> dict[str, Any] | None:
     """Hear what hints at changes, for one session; a short one in a run by hand."""
+    engine, is_by_hand = open_warehouse(), dag_run.run_type == "manual"
+    compare_clocks(engine)
     feed = open_hints(SOURCES[source_name], SETTINGS)
-    is_by_hand = dag_run.run_type == "manual"
-    return counted(hints.listen(open_warehouse(), feed, SETTINGS, run_id, is_by_hand=is_by_hand))
+    return counted(hints.listen(engine, feed, SETTINGS, run_id, is_by_hand=is_by_hand))
 
 
 def listen_beside(source: Source) -> None:

@@ -17,6 +17,7 @@ from include.payouts.outcome import DayUnfinished, OutboxUnsound
 from include.payouts.sending import BreakerTripped, PartnerUnavailable, SendingStopped
 from include.providers.errors import Ambiguous, Fatal, Retriable
 from include.quality.gates import BatchHeld
+from include.warehouse.clock import ClocksDiffer
 from include.warehouse.leases import Lease, LeaseLost
 from include.warehouse.publishing import StagedRowsMissing
 
@@ -65,7 +66,11 @@ def test_what_may_pass_is_tried_again_when_the_provider_says(
 
 @pytest.mark.parametrize(
     "error",
-    [PartnerUnavailable("It does not answer."), LeaseLost(Lease("wallet/sending", 7))],
+    [
+        ClocksDiffer(1800.0),
+        PartnerUnavailable("It does not answer."),
+        LeaseLost(Lease("wallet/sending", 7)),
+    ],
     ids=lambda error: type(error).__name__,
 )
 def test_what_passes_by_itself_is_tried_again_and_told(error: Exception) -> None:
