@@ -260,7 +260,8 @@ def _no_bet_is_forgotten(connection: Connection, raw: Raw, poll: Poll) -> Iterat
             continue
         before = last.get(one.record_key)
         if before is None or _seen_at(before) <= _seen_at(one):
-            if before and before.payload == one.payload:
+            is_repeated = before and before.payload == one.payload
+            if before and is_repeated and raw.pages[before.page_id].state != "discarded":
                 yield f"bet {one.record_key} is landed twice in a row with the same text"
             last[one.record_key] = one
     if unknown := last.keys() - bets.keys():
@@ -348,7 +349,8 @@ def _read_raw(connection: Connection, source: Source) -> Raw:
         row.page_id: row
         for row in connection.execute(
             text(
-                "SELECT page.*, batch.kind FROM raw.page LEFT JOIN ops.batch USING (batch_id)"
+                "SELECT page.*, batch.kind, batch.state"
+                " FROM raw.page LEFT JOIN ops.batch USING (batch_id)"
                 " WHERE page.source = :source AND batch.kind IS DISTINCT FROM 'evidence'"
             ),
             this,

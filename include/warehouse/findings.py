@@ -99,7 +99,9 @@ KINDS: dict[str, Kind] = {
             "release_batch": "The batch is published without the rows that fail, which stay in "
             "quarantine.",
             "try_again": "The batch is normalized and checked again: after a fix.",
-            "discard": "Nothing of the batch is published; its records stay in raw.",
+            "discard": "Nothing of the batch is published; its records stay in raw. What tote or "
+            "the prediction engine goes on telling is landed and checked again; the others' "
+            "records are given up, however often they are told again.",
         },
     ),
     "records_quarantined": Kind(

@@ -50,8 +50,10 @@ from include.warehouse.tables import record as record_table
 # anywhere: a log never repeats itself, so the same key and text is a duplicate wherever it stands.
 # texts: the same, but a key may well have several texts, such as the states of a bet.
 # latest: a state may return (A, B, A), so only the text that the key was last seen with is one.
-# kept: as latest, but what a decision discarded counts as not there, and is landed again.
+# kept: the same, by the text that was landed last.
 # key: only what is not there at all is new, in whatever words it is told again.
+# Where a state may return, what came in a batch that a decision discarded counts as not there: the
+# provider tells how things stand, so it is landed, and checked, again.
 Dedupe = Literal["anywhere", "texts", "latest", "kept", "key"]
 
 # What else belongs into the transaction that lands a page.
@@ -536,7 +538,7 @@ class _Pages:
         self, connection: Connection, pages: Sequence[ArrivedPage], dedupe: Dedupe
     ) -> dict[str, list[bytes]]:
         """The digests already landed under the pages' keys, oldest first: as they were landed, or,
-        where only the latest counts, as they were seen, for what was seen first may land last.
+        for `latest`, as they were seen, for what was seen first may land last.
         """
         keys = {record.record_key for page in pages for record, _ in page.records}
         known: dict[str, list[bytes]] = {}
@@ -547,7 +549,7 @@ class _Pages:
                 "SELECT record_key, content_sha256 FROM raw.record"
                 f" {_WITH_PAGE if dedupe == 'latest' else ''}"
                 " WHERE source = :source AND record_key = ANY(CAST(:keys AS text[]))"
-                f" {_NOT_DISCARDED if dedupe == 'kept' else ''}"
+                f" {_NOT_DISCARDED if dedupe in ('latest', 'kept') else ''}"
                 f" ORDER BY {'page.received_at NULLS FIRST,' if dedupe == 'latest' else ''}"
                 " record_id"
             ),

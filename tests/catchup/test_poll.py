@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from hashlib import sha256
@@ -31,7 +31,7 @@ from include.catchup.watching import watch
 from include.local.agreement import tote_disagreements
 from include.providers import tote
 from include.providers.errors import Fatal, ProviderError, Retriable
-from include.quality.gates import check_raw, check_settlements
+from include.quality.gates import BatchHeld, check_raw, check_settlements
 from include.quality.normalizing import normalize
 from include.sandbox.client import Sandbox
 from include.settings import Settings
@@ -284,6 +284,38 @@ def test_a_decision_told_again_in_other_words_stays_on_the_day_it_was_seen_first
     landing.close(has_reached_end=True)
     desk.publish()
     assert [row.settled_date for row in desk.rows(statement)] == [date(2026, 11, 7)]
+    assert desk.wrong() == []
+
+
+def test_a_state_that_was_discarded_with_its_batch_counts_once_it_is_told_again(
+    desk: Desk, warehouse: Warehouse
+) -> None:
+    """tote repeats how a bet stands: taken for a duplicate, it would stay open for good."""
+    desk.enter("b1")
+
+    def look(day: int, resulting: str, settlement: str, miscounted: int = 0) -> int:
+        landing = Landing(warehouse.engine, "tote", "bets", "latest", "test")
+        moment = datetime(2026, 11, day, tzinfo=UTC)
+        page = _page_at(moment, _node("b1", resulting, settlement))
+        landed = landing.add(replace(page, provider_count=1 + miscounted))
+        landing.close(has_reached_end=True)
+        return landed
+
+    assert look(1, "PENDING", "PENDING") == 1
+    desk.publish()
+    assert look(2, "RESULTED", "SETTLED", miscounted=1) == 1
+    with pytest.raises(BatchHeld):
+        desk.publish()
+    # While a person has not decided, nothing of it piles up.
+    assert look(3, "RESULTED", "SETTLED") == 0
+    desk.decide(desk.finding("batch_held").finding_id, "discard")
+
+    assert look(4, "RESULTED", "SETTLED") == 1
+    desk.publish()
+    current = "SELECT status, settled_at FROM core.settlement WHERE is_current"
+    assert desk.rows(current) == [("settled", datetime(2026, 11, 4, tzinfo=UTC))]
+    assert look(5, "RESULTED", "SETTLED") == 0
+    assert desk.findings() == []
     assert desk.wrong() == []
 
 
