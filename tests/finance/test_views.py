@@ -108,20 +108,22 @@ class Books:
         }
         return int(self._insert(tables.batch, row))
 
+    def record(self, landed_in: int) -> int:
+        """Add a record that arrived in that batch."""
+        row = {
+            "page_id": 1,
+            "byte_start": 0,
+            "byte_length": 1,
+            "source": "ticktock",
+            "record_key": "entry-1",
+            "content_sha256": b"",
+            "batch_id": landed_in,
+        }
+        return int(self._insert(tables.record, row))
+
     def quarantine(self, landed_in: int, held_in: int, **values: Any) -> None:
         """Hold back, from batch `held_in`, a record that arrived in batch `landed_in`."""
-        record_id = self._insert(
-            tables.record,
-            {
-                "page_id": 1,
-                "byte_start": 0,
-                "byte_length": 1,
-                "source": "ticktock",
-                "record_key": "entry-1",
-                "content_sha256": b"",
-                "batch_id": landed_in,
-            },
-        )
+        record_id = self.record(landed_in)
         self._insert(
             tables.quarantine,
             {
@@ -541,6 +543,27 @@ def test_contested_versions_count_from_the_batch_of_the_first(books: Books) -> N
     books.version(
         "bet", 1, "void", is_contested=True, batch_id=second, not_applied_reason="same_order"
     )
+    row = books.completeness()
+    assert (row["complete_until"], row["contested_versions"]) == (_at(0), 2)
+
+
+def test_contested_versions_that_a_replay_brought_count_from_when_they_arrived(
+    books: Books,
+) -> None:
+    books.batch(0)
+    landed_in = books.batch(10)
+    books.batch(20)
+    replay = books.batch(30, kind="replay", has_reached_end=False)
+    for status, reason in (("settled", None), ("void", "same_order")):
+        books.version(
+            "bet",
+            1,
+            status,
+            is_contested=True,
+            batch_id=replay,
+            record_id=books.record(landed_in),
+            not_applied_reason=reason,
+        )
     row = books.completeness()
     assert (row["complete_until"], row["contested_versions"]) == (_at(0), 2)
 

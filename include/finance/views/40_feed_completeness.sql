@@ -22,10 +22,13 @@ quarantined AS (
             AND quarantine.replay_batch_id IN (SELECT batch_id FROM unfinished)
         )
 ),
+-- Since they arrived, which for those of a replay was in another batch than they are published in.
 contested AS (
-    SELECT batch.source, batch.feed, batch.opened_at
+    SELECT landed_in.source, landed_in.feed, landed_in.opened_at
     FROM core.settlement AS settlement
-    JOIN ops.batch AS batch USING (batch_id)
+    LEFT JOIN raw.record AS record USING (record_id)
+    JOIN ops.batch AS landed_in
+        ON landed_in.batch_id = coalesce(record.batch_id, settlement.batch_id)
     WHERE settlement.is_contested
 ),
 gap AS (
