@@ -43,7 +43,7 @@ from include.sandbox.app import FAULTS_OF_STREAMS, FAULTS_OF_TOTE
 from include.sandbox.client import Sandbox
 from include.sandbox.tote_bets import ROW
 from include.settings import Settings
-from include.warehouse.decisions import resolve
+from include.warehouse.decisions import DecisionRefused, resolve
 from tests.checker import secrets_are_nowhere
 from tests.hint_checker import hint_violations
 from tests.killing import Moment, Point, Task, When, Worker, run_and_kill
@@ -157,6 +157,18 @@ class Listener:
             for row in self.rows("SELECT * FROM core.settlement WHERE is_current")
         }
         return sorted(there ^ here, key=str)
+
+    def decide(self, finding_id: int, decision: str) -> None:
+        resolve(
+            self.warehouse.engine,
+            finding_id,
+            decision,
+            decided_by="anna",
+            reason="It was looked at.",
+            reference=None,
+            parameters={},
+            run_id=None,
+        )
 
     def let_leases_run_out(self) -> None:
         self.change("UPDATE ops.lease SET expires_at = clock_timestamp()")
@@ -333,6 +345,22 @@ def test_a_fault_of_messages_costs_them_alone(listener: Listener) -> None:
             }
         )
         assert listener.wrong() == []
+
+
+def test_a_message_that_cannot_be_read_is_never_tried_as_a_settlement(listener: Listener) -> None:
+    """A replay would make a feed of the hints, of which no number could ever be trusted."""
+    listener.fault("malformed_message", after_messages=7)
+    with listener.session(HINTS) as running:
+        listener.happen()
+        running.result(PATIENCE_SECONDS)
+    [finding_id] = listener.rows("SELECT finding_id FROM ops.finding WHERE state = 'open'")[0]
+    with pytest.raises(DecisionRefused, match=r"is evidence.* Decide discard to close it"):
+        listener.decide(finding_id, "replay")
+    assert listener.rows("SELECT FROM ops.batch WHERE kind = 'replay'") == []
+    listener.decide(finding_id, "discard")
+    assert listener.rows("SELECT FROM ops.finding WHERE state = 'open'") == []
+    assert listener.rows("SELECT FROM finance.feed_completeness WHERE feed = 'hints'") == []
+    assert listener.wrong() == []
 
 
 # A reset may take with it what was not read yet.

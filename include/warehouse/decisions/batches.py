@@ -108,6 +108,12 @@ def _close_quarantine_findings(connection: Connection, batch_id: int) -> None:
 
 def _replay_records(connection: Connection, asked: Row[Any], answer: Answer) -> Change:
     origin = _published_batch(connection, asked)
+    if origin.kind == "evidence":
+        raise DecisionRefused(
+            f"Batch {origin.batch_id} is evidence, which settles nothing: its records would not "
+            "become settlements however often they are tried.",
+            "Decide discard to close it; they stay in raw.",
+        )
     rows = _quarantined(asked)
     count, first, last = connection.execute(
         select(
