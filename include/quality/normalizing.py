@@ -31,7 +31,8 @@ Normalize = Callable[[bytes, RecordContext], Settlement]
 _SETTLEMENT_COLUMNS = ("batch_id", "record_id", "source", *Settlement.__struct_fields__[:-1])
 _LEG_COLUMNS = ("batch_id", "record_id", *Leg.__struct_fields__)
 _PAGE_MISSING = (
-    "its page is not in raw.page: the month was detached. Attach it again, then decide try_again"
+    "its page is not in raw.page: the month was detached. Attach it again, then decide replay, or "
+    "try_again if the batch is held"
 )
 
 

@@ -10,13 +10,14 @@ from decimal import Decimal
 
 import pytest
 from msgspec import structs
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, insert, text
 from sqlalchemy.exc import DataError
 
 from include.catchup.sources import Source
 from include.model import Leg, Outcome, RecordContext, Settlement
 from include.quality.gates import BatchHeld, check_raw, check_settlements
 from include.quality.normalizing import Normalize, normalize
+from include.warehouse import tables
 from include.warehouse.decisions import resolve
 from include.warehouse.publishing import StagedRowsMissing, publish
 from tests.checker import violations
@@ -70,6 +71,35 @@ def test_a_mistake_about_one_record_keeps_no_other_back(
         text("SELECT state FROM ops.batch WHERE batch_id = :id"), {"id": later}
     )
     assert state == "published"
+
+
+def test_a_record_without_its_page_names_the_decision_that_takes_it_up_again(
+    warehouse: Warehouse, connection: Connection
+) -> None:
+    land_body(warehouse.engine, body_of(entry(1)))
+    page = connection.execute(text("DELETE FROM raw.page RETURNING *")).mappings().one()
+    push(warehouse.engine)
+    assert connection.execute(text("SELECT rule, reason FROM ops.quarantine")).all() == [
+        (
+            "page_missing",
+            "its page is not in raw.page: the month was detached. Attach it again, then decide "
+            "replay, or try_again if the batch is held",
+        )
+    ]
+    [finding] = open_findings(connection, "records_quarantined")
+    connection.execute(insert(tables.page).values(**page))
+    resolve(
+        warehouse.engine,
+        finding.finding_id,
+        "replay",
+        decided_by="anna",
+        reason="attached",
+        reference=None,
+        parameters={},
+        run_id=None,
+    )
+    assert push(warehouse.engine).published == 1
+    assert violations(connection, SOURCE) == []
 
 
 def try_again(warehouse: Warehouse, connection: Connection) -> None:
