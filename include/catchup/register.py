@@ -99,6 +99,23 @@ def enter(connection: Connection, tote_ids: Iterable[str], entered_by: EnteredBy
     return entered.rowcount
 
 
+def ask_again(connection: Connection, tote_ids: Iterable[str]) -> int:
+    """Have those of the bets asked for as if they were new that a decision gave up untold.
+
+    Returns how many they are.
+    """
+    again = connection.execute(
+        text(
+            "UPDATE tote.bet SET state = 'open', next_ask_at = now(), absent_since = NULL,"
+            " refusal = NULL, is_asked_alone = false WHERE tote_id IN"
+            " (SELECT tote_id FROM tote.bet WHERE tote_id = ANY (CAST(:tote_ids AS text[]))"
+            " AND state = 'done' AND answered_at IS NULL ORDER BY tote_id FOR UPDATE)"
+        ),
+        {"tote_ids": array_literal(tote_ids)},
+    )
+    return again.rowcount
+
+
 def look_at_clock(engine: Engine) -> datetime:
     """The server's time."""
     with transaction(engine, "loader") as connection:

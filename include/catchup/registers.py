@@ -6,7 +6,8 @@ else a line holds is passed over, and so are spaces around an id.
 
 Lines that name no bet go to `tote.rejected_line`, with the reason.  What is stored is committed
 every few thousand lines, and an id that is there already stays as it is, so a file may be imported
-any number of times, by two at once, and again after an import was killed.
+any number of times, by two at once, and again after an import was killed.  Only a bet that was
+given up because tote never told it is asked for again.
 """
 
 from __future__ import annotations
@@ -47,8 +48,9 @@ _Read = Callable[[Line], str]
 class RegisterImported:
     """What became of the lines read: new + same + rejected = read.
 
-    `same` were in the register already, or came twice.  `position` of `size` bytes of the file are
-    done.
+    `new` are asked for from now on, among them those that had been given up without ever having
+    been told; `same` were in the register already, or came twice.  `position` of `size` bytes of
+    the file are done.
     """
 
     size: int
@@ -187,6 +189,7 @@ def _store(
             rejected.append((line, str(error)))
     with transaction(engine, "loader") as connection:
         new = register.enter(connection, tote_ids, "file")
+        new += register.ask_again(connection, tote_ids)
         keep_rejected(connection, rejected_tote_line, file_name, rejected)
     imported.read += len(tote_ids) + len(rejected)
     imported.new += new

@@ -14,6 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from hashlib import sha256
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from include.catchup import register
 from include.catchup.acquiring import Landed, land
 from include.catchup.log import PageStopped
 from include.catchup.poll import Window, next_window
+from include.catchup.registers import import_register
 from include.catchup.sources import SOURCES
 from include.catchup.watching import watch
 from include.local.agreement import tote_disagreements
@@ -656,6 +658,30 @@ def test_bets_that_tote_does_not_know_are_told_until_it_does_or_they_are_given_u
     desk.land()
     watch(desk.warehouse.engine, FEEDS, SETTINGS)
     assert desk.findings("bets_absent") == []
+
+
+def test_a_bet_that_was_given_up_is_asked_for_again_once_a_file_names_it_again(
+    desk: Desk, tmp_path: Path
+) -> None:
+    known, done, *_ = desk.ids()
+    path = tmp_path / "tote-bets.txt"
+    path.write_text(f"{known}\n{done}\nmistyped\n")
+    import_register(desk.warehouse.engine, path)
+    desk.land()
+    desk.rows("UPDATE tote.bet SET state = 'done', next_ask_at = NULL WHERE tote_id = :i", i=done)
+    watch(desk.warehouse.engine, FEEDS, SETTINGS)
+    desk.decide(desk.finding("bets_absent").finding_id, "give_up")
+
+    before = desk.asked()
+    again = import_register(desk.warehouse.engine, path)
+    assert (again.new, again.same) == (1, 2)
+    assert import_register(desk.warehouse.engine, path).new == 0
+    is_due = "SELECT tote_id FROM tote.bet WHERE state = 'open' AND next_ask_at <= now()"
+    assert desk.rows(is_due) == [("mistyped",)]
+    desk.land()
+    assert desk.asked() != before
+    watch(desk.warehouse.engine, FEEDS, SETTINGS)
+    assert desk.finding("bets_absent").detail["examples"] == ["mistyped"]
 
 
 def test_a_bet_that_stays_open_for_weeks_is_told_until_it_is_final(desk: Desk) -> None:
