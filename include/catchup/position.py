@@ -212,11 +212,13 @@ def _is_audit_due(position: Position, now: datetime, terms: Terms) -> bool:
 
 
 def _gap(position: Position, now: datetime, terms: Terms) -> tuple[datetime, datetime] | None:
-    """What has come and gone since the stream was last read to its end."""
-    began_at, oldest = position.caught_up_began_at, terms.oldest(now)
-    if began_at is None or began_at >= oldest:
+    """What has come and gone since the stream was last read to its end; if it never was, since the
+    point to resume at.
+    """
+    read_to, oldest = position.caught_up_began_at or position.resume_at, terms.oldest(now)
+    if read_to is None or read_to >= oldest:
         return None
-    known = position.safe_point or began_at
+    known = position.safe_point or read_to
     return (known, oldest) if known < oldest else None
 
 

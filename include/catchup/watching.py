@@ -130,8 +130,7 @@ def _closing_windows(
             " SELECT source, feed, greatest("
             "  CAST(position ->> 'caught_up_began_at' AS timestamptz),"
             "  CAST(position ->> 'resume_at' AS timestamptz)) AS read_to"
-            " FROM ops.cursor WHERE position ? 'caught_up_began_at'"
-            ") AS stream WHERE now() - read_to > :warning ORDER BY source, feed"
+            " FROM ops.cursor) AS stream WHERE now() - read_to > :warning ORDER BY source, feed"
         ),
         {"warning": warning},
     )

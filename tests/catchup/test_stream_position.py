@@ -163,6 +163,17 @@ def test_who_was_away_for_less_has_none() -> None:
     assert next_session(caught_up(OLDEST), NOW, TERMS).gap is None
 
 
+def test_a_first_load_that_was_cut_short_and_left_alone_for_longer_has_one_too() -> None:
+    first = next_session(Position(), NOW, TERMS)
+    part = seen(NOW - 3 * DAY, NOW - 65 * HOUR)
+    position = after_being_cut_short(Position(), first, part, NOW, TERMS)
+    assert next_session(position, NOW + 6 * HOUR, TERMS).gap is None
+    session = next_session(position, NOW + DAY / 2, TERMS)
+    assert session.gap == (NOW - 65 * HOUR, OLDEST + DAY / 2)
+    done = after_catching_up(position, session, Seen(), NOW + DAY / 2)
+    assert passed_gap(session, position, done) == session.gap
+
+
 def test_a_stream_that_was_quiet_for_longer_but_read_to_its_end_has_none() -> None:
     assert next_session(caught_up(NOW - 9 * DAY, NOW - HOUR), NOW, TERMS).gap is None
 

@@ -130,15 +130,23 @@ def stand(connection: Connection, feed: str = SOURCE.feed, **hours_ago: float) -
     )
 
 
-def test_a_stream_that_is_read_or_was_never_read_to_its_end_has_no_closing_window(
+def test_a_stream_that_is_read_or_was_never_read_has_no_closing_window(
     warehouse: Warehouse, connection: Connection
 ) -> None:
     stand(connection, caught_up_began_at=47.9)
     assert look(warehouse) == NOTHING
     stand(connection, caught_up_began_at=60, resume_at=1)
     assert look(warehouse) == NOTHING
-    stand(connection, resume_at=100)
+    stand(connection)
     assert look(warehouse) == NOTHING
+
+
+def test_the_window_of_a_first_load_that_is_not_gone_on_with_closes_as_well(
+    warehouse: Warehouse, connection: Connection
+) -> None:
+    stand(connection, resume_at=60)
+    look(warehouse)
+    assert "has 10 h left, until" in only_finding(connection, "window_closing").summary
 
 
 def test_a_window_that_closes_is_told_with_the_hours_left_until_the_stream_is_read_on(
