@@ -4,7 +4,9 @@ A stream is asked for by time.  What was settled before a *safe point* is known 
 every session begins at least an overlap before it, since messages may be late.  There are two:
 `caught_up_to`, which only a session that was read to its end moves, and `resume_at`, which one that
 was cut short leaves behind if its messages came in order and far enough to begin the next one
-there.  One that leaves none behind has the bounds of the next doubled.
+there.  What is new is told amid history too, so only history counts for that: what was settled an
+overlap before the session began, and had more of it told behind it.  One that leaves none behind
+has the bounds of the next doubled.
 
 Once a day an audit begins as far back as the provider tells.  It is a recovery like any other, with
 its own resume points, and is given up for the day if even the widest bounds do not help.
@@ -106,12 +108,15 @@ class Session:
 class Seen:
     """What a session was told: the times of its first and of its newest message, and whether none
     was older than the newest before it by more than the overlap.
+
+    `confirmed` is the newest time of what is surely history, the last message of that left aside.
     """
 
     messages: int = 0
     first: datetime | None = None
     newest: datetime | None = None
     is_in_order: bool = True
+    confirmed: datetime | None = None
 
 
 def place_of(stored: dict[str, Any]) -> str | None:
@@ -151,11 +156,11 @@ def after_catching_up(position: Position, session: Session, seen: Seen, now: dat
 
 
 def after_being_cut_short(
-    position: Position, session: Session, seen: Seen, now: datetime, terms: Terms
+    position: Position, session: Session, seen: Seen, terms: Terms
 ) -> Position:
     """The position once the session ended in any other way.
 
-    It resumes where the messages have come to, unless what is then told again is as long as what
+    It resumes where history has surely come to, unless what is then told again is as long as what
     was new: so little would hardly get on, and from messages that come newest first nothing at all.
     """
     if not seen.messages:
@@ -164,7 +169,7 @@ def after_being_cut_short(
     if _gets_on(seen, terms):
         return replace(
             position,
-            resume_at=_latest(position.resume_at, min(seen.newest or now, now)),
+            resume_at=_latest(position.resume_at, seen.confirmed),
             cut_short=0,
             auditing_since=auditing_since,
         )
@@ -230,8 +235,8 @@ def _gets_on(seen: Seen, terms: Terms) -> bool:
     return (
         seen.is_in_order
         and seen.first is not None
-        and seen.newest is not None
-        and seen.newest - seen.first >= 2 * terms.overlap
+        and seen.confirmed is not None
+        and seen.confirmed - seen.first >= 2 * terms.overlap
     )
 
 

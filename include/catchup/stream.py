@@ -303,8 +303,11 @@ class History:
         self._began_at = began_at
         self._overlap = overlap
         self._surely_possible = began_at + overlap
+        self._surely_history = began_at - overlap
         self._first: datetime | None = None
         self._newest: datetime | None = None
+        self._newest_history: datetime | None = None
+        self._confirmed: datetime | None = None
         self._is_in_order = True
         self._pings = 0
         self._data_at = time.monotonic()
@@ -314,7 +317,9 @@ class History:
     @property
     def seen(self) -> Seen:
         """What was told until now."""
-        return Seen(self.seen_messages, self._first, self._newest, self._is_in_order)
+        return Seen(
+            self.seen_messages, self._first, self._newest, self._is_in_order, self._confirmed
+        )
 
     def ping(self) -> None:
         """A ping has come."""
@@ -333,6 +338,10 @@ class History:
             self._newest = told_at
         elif told_at < self._newest - self._overlap:
             self._is_in_order = False
+        if told_at < self._surely_history:
+            self._confirmed = self._newest_history
+            if self._confirmed is None or told_at > self._confirmed:
+                self._newest_history = told_at
         self._look_for_news(is_news=self._first <= self._began_at < told_at, now=now)
 
     def is_over(self, now: float, quiet_seconds: float) -> bool:
@@ -358,10 +367,9 @@ class History:
 def _position_after(
     position: Position, session: Session, seen: Seen, how: Ending, terms: Terms
 ) -> Position:
-    now = datetime.now(UTC)
     if how == "caught_up":
-        return after_catching_up(position, session, seen, now)
-    return after_being_cut_short(position, session, seen, now, terms)
+        return after_catching_up(position, session, seen, datetime.now(UTC))
+    return after_being_cut_short(position, session, seen, terms)
 
 
 def _told(ended: _Ended, seen: Seen, after: Position) -> str:

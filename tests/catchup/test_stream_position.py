@@ -48,7 +48,7 @@ def caught_up(to: datetime, began_at: datetime | None = None, **more: Any) -> Po
 
 
 def seen(first: datetime, newest: datetime, *, is_in_order: bool = True) -> Seen:
-    return Seen(100, first, newest, is_in_order)
+    return Seen(100, first, newest, is_in_order, confirmed=newest)
 
 
 # --- from when the next session is told again ---------------------------------------------------
@@ -112,7 +112,7 @@ def test_once_a_day_a_session_begins_as_far_back_as_it_can(
 def test_an_audit_does_not_look_like_moving_back() -> None:
     position = caught_up(NOW - HOUR, audited_at=NOW - DAY)
     session = next_session(position, NOW, AUDITING)
-    cut = after_being_cut_short(position, session, seen(OLDEST, OLDEST + HOUR), NOW, AUDITING)
+    cut = after_being_cut_short(position, session, seen(OLDEST, OLDEST + HOUR), AUDITING)
     assert cut.resume_at == OLDEST + HOUR
     assert place_of(cut.to_json()) == place_of(position.to_json())
     going_on = next_session(cut, NOW, AUDITING)
@@ -129,7 +129,7 @@ def test_an_audit_that_the_widest_bounds_do_not_help_is_given_up_for_the_day() -
         bounds.append(session.bounds)
         assert session.is_audit
         told = seen(NOW, NOW, is_in_order=False)
-        position = after_being_cut_short(position, session, told, NOW, AUDITING)
+        position = after_being_cut_short(position, session, told, AUDITING)
     assert bounds == [1, 2, 4, 8, 16, 32]
     session = next_session(position, NOW, AUDITING)
     assert (session.is_audit, session.bounds) == (False, 1)
@@ -140,6 +140,41 @@ def test_an_audit_that_the_widest_bounds_do_not_help_is_given_up_for_the_day() -
 def test_a_recovery_is_finished_before_an_audit_begins() -> None:
     position = caught_up(NOW - DAY, audited_at=NOW - DAY, resume_at=NOW - HOUR)
     assert not next_session(position, NOW, AUDITING).is_audit
+
+
+# --- where a session resumes --------------------------------------------------------------------
+
+
+def resumed_at(*told_at: datetime) -> datetime | None:
+    """Where the next session resumes if this one was told that and no more."""
+    position = caught_up(NOW - DAY)
+    session = next_session(position, NOW, TERMS)
+    history = History(session.began_at, TERMS.overlap)
+    for settled_at in told_at:
+        history.add(settled_at, 0.0)
+    return after_being_cut_short(position, session, history.seen, TERMS).resume_at
+
+
+def every_five_minutes(count: int) -> list[datetime]:
+    return [NOW - DAY + step * timedelta(minutes=5) for step in range(count)]
+
+
+def test_a_session_resumes_at_the_last_but_one_message_of_history() -> None:
+    assert resumed_at(*every_five_minutes(6)) is None
+    assert resumed_at(*every_five_minutes(8)) == NOW - DAY + timedelta(minutes=30)
+
+
+@pytest.mark.parametrize("settled_ago", [-timedelta(seconds=1), TERMS.overlap])
+def test_what_is_told_live_before_the_connection_breaks_carries_no_session_over_history(
+    settled_ago: timedelta,
+) -> None:
+    live = [NOW - settled_ago] * 3
+    assert resumed_at(*every_five_minutes(5), *live) is None
+    assert resumed_at(*every_five_minutes(8), *live) == NOW - DAY + timedelta(minutes=30)
+
+
+def test_one_message_far_ahead_of_history_does_not_either() -> None:
+    assert resumed_at(*every_five_minutes(5), NOW - HOUR) is None
 
 
 # --- gaps ---------------------------------------------------------------------------------------
@@ -166,7 +201,7 @@ def test_who_was_away_for_less_has_none() -> None:
 def test_a_first_load_that_was_cut_short_and_left_alone_for_longer_has_one_too() -> None:
     first = next_session(Position(), NOW, TERMS)
     part = seen(NOW - 3 * DAY, NOW - 65 * HOUR)
-    position = after_being_cut_short(Position(), first, part, NOW, TERMS)
+    position = after_being_cut_short(Position(), first, part, TERMS)
     assert next_session(position, NOW + 6 * HOUR, TERMS).gap is None
     session = next_session(position, NOW + DAY / 2, TERMS)
     assert session.gap == (NOW - 65 * HOUR, OLDEST + DAY / 2)
@@ -181,10 +216,10 @@ def test_a_stream_that_was_quiet_for_longer_but_read_to_its_end_has_none() -> No
 def test_a_gap_is_told_once_though_its_recovery_takes_several_sessions() -> None:
     position = caught_up(NOW - 4 * DAY)
     session = next_session(position, NOW, TERMS)
-    nothing = after_being_cut_short(position, session, Seen(), NOW, TERMS)
+    nothing = after_being_cut_short(position, session, Seen(), TERMS)
     assert passed_gap(session, position, nothing) is None
     part = seen(OLDEST, OLDEST + HOUR)
-    resuming = after_being_cut_short(position, session, part, NOW, TERMS)
+    resuming = after_being_cut_short(position, session, part, TERMS)
     assert passed_gap(session, position, resuming) == session.gap
     assert next_session(resuming, NOW, TERMS).gap is None
 
@@ -200,13 +235,14 @@ class Message(NamedTuple):
 
 
 MINUTES = st.integers(0, 4 * 60).map(lambda minutes: timedelta(minutes=minutes))
+LONG = st.sampled_from([0, 0, 1, 5, 60]).map(lambda minutes: timedelta(minutes=minutes))
 LATENESS = st.sampled_from([timedelta(0), timedelta(seconds=1), TERMS.overlap / 2, TERMS.overlap])
 
 
 @st.composite
 def told_messages(draw: st.DrawFn) -> list[Message]:
-    """Messages since a day ago; most in time, some as late as may be."""
-    sent = NOW - DAY
+    """Messages since a few hours or a day ago; most in time, some as late as may be."""
+    sent = NOW - draw(st.sampled_from([6 * HOUR, DAY]))
     messages = []
     for passed, late in draw(st.lists(st.tuples(MINUTES, LATENESS), max_size=60)):
         sent += passed
@@ -239,29 +275,35 @@ def listen(told: list[Message], session: Session) -> Seen:
 @given(
     messages=told_messages(),
     order=st.sampled_from(["first_sent", "settlement_time", "newest_first"]),
-    sessions=st.lists(st.tuples(MINUTES, st.none() | st.integers(0, 40)), min_size=1, max_size=30),
+    sessions=st.lists(
+        st.tuples(MINUTES, st.none() | st.integers(0, 40), LONG), min_size=1, max_size=30
+    ),
     audit_hour=st.none() | st.integers(0, 23),
 )
 def test_nothing_told_before_the_next_session_begins_is_left_out(
     messages: list[Message],
     order: Order,
-    sessions: list[tuple[timedelta, int | None]],
+    sessions: list[tuple[timedelta, int | None, timedelta]],
     audit_hour: int | None,
 ) -> None:
-    """Sessions of any length at any time; those that read everything have caught up."""
+    """Sessions of any length at any time, told what is sent meanwhile as well; those that read
+    everything have caught up.
+    """
     terms = replace(TERMS, audit_hour=audit_hour)
     position, now, read, lost = Position(), NOW, set[Message](), list[tuple[datetime, datetime]]()
-    for passed, bound in sessions:
+    for passed, bound, lasts in sessions:
         now += passed
         before, session = position, next_session(position, now, terms)
         assert session.since is None or terms.oldest(now) <= session.since <= now
         told = tell(messages, order, session)
         part = told if bound is None else told[: bound * session.bounds]
-        read.update(part)
+        heard = part + [one for one in messages if now < one.sent <= now + lasts]
+        now += lasts
+        read.update(heard)
         if part == told:
-            position = after_catching_up(before, session, listen(part, session), now)
+            position = after_catching_up(before, session, listen(heard, session), now)
         else:
-            position = after_being_cut_short(before, session, listen(part, session), now, terms)
+            position = after_being_cut_short(before, session, listen(heard, session), terms)
         if gap := passed_gap(session, before, position):
             lost.append(gap)
         assert Position.from_json(position.to_json()) == position
@@ -295,7 +337,7 @@ def test_a_recovery_too_long_for_one_session_ends(
         if part == told:
             position = after_catching_up(position, session, listen(part, session), now)
         else:
-            position = after_being_cut_short(position, session, listen(part, session), now, TERMS)
+            position = after_being_cut_short(position, session, listen(part, session), TERMS)
         sessions += 1
         assert sessions <= 60
     assert {one for one in messages if one.settled >= now - TERMS.reach + 2 * HOUR} <= read
