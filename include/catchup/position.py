@@ -176,9 +176,11 @@ def after_being_cut_short(
     tried = position.cut_short + 1
     if auditing_since is None or tried <= DOUBLINGS_LIMIT or position.caught_up_began_at is None:
         return replace(position, cut_short=tried, auditing_since=auditing_since)
+    # What it was told beyond where the stream stood remains told: a position does not move back.
+    is_beyond = position.safe_point != position.caught_up_to
     return replace(
         position,
-        resume_at=None,
+        resume_at=position.resume_at if is_beyond else None,
         cut_short=0,
         auditing_since=None,
         audit_given_up_at=auditing_since,

@@ -137,6 +137,26 @@ def test_an_audit_that_the_widest_bounds_do_not_help_is_given_up_for_the_day() -
     assert next_session(position, NOW + DAY, AUDITING).is_audit
 
 
+@pytest.mark.parametrize("come_to", [-HOUR, timedelta(minutes=40)])
+def test_an_audit_that_is_given_up_does_not_look_like_moving_back(come_to: timedelta) -> None:
+    """What it had come to counts if that lies beyond where the stream stood before."""
+    position = caught_up(NOW - HOUR, audited_at=NOW - DAY)
+    session = next_session(position, NOW, AUDITING)
+    reached = NOW - HOUR + come_to
+    position = after_being_cut_short(position, session, seen(OLDEST, reached), AUDITING)
+    for _ in range(DOUBLINGS_LIMIT + 1):
+        before, session = position, next_session(position, NOW, AUDITING)
+        assert (session.since, session.is_audit) == (reached - TERMS.overlap, True)
+        told = seen(NOW, NOW, is_in_order=False)
+        position = after_being_cut_short(before, session, told, AUDITING)
+        assert place_of(position.to_json()) == place_of(before.to_json())
+    session = next_session(position, NOW, AUDITING)
+    assert (session.is_audit, session.bounds) == (False, 1)
+    assert session.since == max(NOW - HOUR, reached) - TERMS.overlap
+    done = after_catching_up(position, session, seen(reached, NOW), NOW)
+    assert not next_session(done, NOW, AUDITING).is_audit
+
+
 def test_a_recovery_is_finished_before_an_audit_begins() -> None:
     position = caught_up(NOW - DAY, audited_at=NOW - DAY, resume_at=NOW - HOUR)
     assert not next_session(position, NOW, AUDITING).is_audit
