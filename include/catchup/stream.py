@@ -7,9 +7,10 @@ caught up only if for `stream_quiet_seconds`
 - history has given way to messages that were settled after the session began, but for a few late
   ones.
 
-One process of all connects at a time: it holds a lease, writes each connection down before it
-begins it, and closes it as soon as the lease may have run out.  A connection that is not allowed,
-by our count or by the provider, ends the run without an error: a later one makes it.
+One process of all connects at a time: it holds a lease, writes each connection down right before
+it begins it, once it has logged in, and closes it as soon as the lease may have run out.  A
+connection that is not allowed, by our count or by the provider, ends the run without an error: a
+later one makes it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from include.catchup.position import (
     passed_gap,
 )
 from include.providers.errors import ProviderError, Retriable, StreamEnded, StreamRefused
-from include.providers.odds88 import Message, Page, PageEntry, Ping
+from include.providers.odds88 import Message, Page, PageEntry, Ping, Token
 from include.providers.streams import GOES_ON, RECEIVED_IS_KEPT, Socket
 from include.settings import Settings
 from include.warehouse.connect_attempts import Budget, Connections, NoneLeft
@@ -59,8 +60,11 @@ Ending = Literal["caught_up", "bound", "silent", "closed", "refused", "failed", 
 class Feed(Protocol):
     """What opens a provider's stream of all that was settled since a Unix second."""
 
-    def connect(self, revision: int) -> Socket:
-        """Open it; raises `ProviderError`."""
+    def log_in(self) -> Token:
+        """What a connection needs, which may take long; raises `ProviderError`."""
+
+    def connect(self, token: Token, revision: int) -> Socket:
+        """Open it at once; raises `ProviderError`."""
 
     def close(self) -> None:
         """Close whatever it holds open besides."""
@@ -107,9 +111,11 @@ def read_stream(
     """
     cursor, terms = landing.read_cursor(), stream.terms(settings)
     position = Position.from_json(cursor.position)
-    session = next_session(position, datetime.now(UTC), terms)
-    budget = stream.without_revision if session.since is None else stream.proper
+    budget = stream.without_revision if position.is_new else stream.proper
     try:
+        connections.check_budget(budget)
+        token = feed.log_in()
+        session = next_session(position, datetime.now(UTC), terms)
         attempt_id = connections.begin(budget, _revision(session))
     except NoneLeft as none_left:
         _log.info("%s", none_left)
@@ -117,7 +123,7 @@ def read_stream(
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="landing") as writer:
         reader = _Reader(stream, landing, connections, settings, session, writer)
         try:
-            ended = reader.listen(feed)
+            ended = reader.listen(feed, token)
             pages = reader.take_held()
             after = _position_after(position, session, reader.seen, ended.how, terms)
             if pages or after != position:
@@ -172,7 +178,7 @@ class _Reader:
         self._bytes = 0
         self._committed_at = self._heard_at = self._began = time.monotonic()
 
-    def listen(self, feed: Feed) -> _Ended:
+    def listen(self, feed: Feed, token: Token) -> _Ended:
         """Connect, and read until there is a reason to stop; the connection is closed then."""
         since = self._session.since
         _log.info(
@@ -181,7 +187,7 @@ class _Reader:
             ", as far back as is told" if since and self._session.is_audit else "",
         )
         try:
-            with closing(feed.connect(_revision(self._session))) as socket:
+            with closing(feed.connect(token, _revision(self._session))) as socket:
                 self._heard_at = time.monotonic()
                 return self._read(socket)
         except StreamRefused as error:

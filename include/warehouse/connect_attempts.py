@@ -63,6 +63,11 @@ class Connections:
         if self._lease.has_run_out:
             raise LeaseLost(self._lease)
 
+    def check_budget(self, budget: Budget) -> None:
+        """Raise `NoneLeft` if the budget allows no connection now."""
+        with transaction(self._engine, "loader") as connection:
+            _check_budget(connection, self._source, budget)
+
     def begin(self, budget: Budget, revision: int) -> int:
         """Write down a connection that is about to be begun; returns its number.
 

@@ -86,7 +86,10 @@ class _FileFeed:
     def __init__(self, file: BetFile) -> None:
         self._file = file
 
-    def connect(self, revision: int) -> _FileSocket:
+    def log_in(self) -> None:
+        pass
+
+    def connect(self, _token: None, revision: int) -> _FileSocket:
         return _FileSocket(self._file.messages(revision))
 
     def close(self) -> None:

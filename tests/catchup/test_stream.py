@@ -22,7 +22,7 @@ from include.catchup.acquiring import Landed, land
 from include.catchup.position import Position
 from include.catchup.sources import SOURCES, Source
 from include.providers.errors import Fatal, ProviderError, Retriable, StreamEnded
-from include.providers.odds88 import PageEntry, read_message
+from include.providers.odds88 import Feed, PageEntry, Token, read_message
 from include.sandbox.client import Sandbox
 from include.settings import Settings
 from tests.killing import Moment, Point, Task, Worker
@@ -34,7 +34,7 @@ SOURCE = SOURCES["odds88"]
 QUICK = {"ping_seconds": 0.02, "log_ins_a_second": 1000, "attempts_a_window": 10**6}
 PATIENCE_SECONDS = 20.0
 # The commit of the first messages: the connection is open, and more of them are to come.
-AMID = Point("land", 5, function="landing.add")
+AMID = Point("land", 6, function="landing.add")
 
 
 @dataclass
@@ -93,9 +93,14 @@ class Listener:
 
     def let_windows_pass(self) -> None:
         """As if the last connections had been long ago."""
+        self.let_pass(timedelta(days=2))
+
+    def let_pass(self, passed: timedelta) -> None:
+        """As if so much time had passed since the last connections."""
         self.change(
-            "UPDATE ops.connect_attempt SET attempted_at = attempted_at - interval '2 days',"
-            " ended_at = ended_at - interval '2 days'"
+            "UPDATE ops.connect_attempt SET attempted_at = attempted_at - :passed,"
+            " ended_at = ended_at - :passed",
+            passed=passed,
         )
 
     def endings(self) -> list[str | None]:
@@ -326,6 +331,15 @@ def test_a_handshake_that_fails_leaves_no_doubt_about_the_position(listener: Lis
     assert listener.land().landed == 60
 
 
+def test_a_log_in_that_fails_uses_up_no_connection(listener: Listener) -> None:
+    listener.sandbox.fault("odds88", "status", call="log_in", status=401)
+    with pytest.raises(Fatal):
+        listener.land()
+    assert listener.endings() == []
+    assert listener.sandbox.odds88_attempts() == []
+    assert listener.land().landed == 60
+
+
 # --- audits and gaps ----------------------------------------------------------------------------
 
 
@@ -390,6 +404,52 @@ def test_without_budget_a_run_ends_well_and_says_when_the_next_connection_is_pos
     assert set(listener.seen()["violations"].values()) == {0}
     [batch] = listener.rows(f"SELECT state FROM ops.batch WHERE batch_id = {landed.batch_id}")
     assert batch.state == "published"
+
+
+def test_a_connection_counts_from_when_it_is_begun_however_long_logging_in_takes(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if a minute passed before the first of five, and less than five minutes since."""
+    listener.source = SOURCE
+    listener.configure(attempts_a_window=6)
+    listener.land()
+    log_in = Feed.log_in
+
+    def slow_log_in(feed: Feed) -> Token:
+        monkeypatch.undo()
+        listener.let_pass(timedelta(minutes=1))
+        return log_in(feed)
+
+    monkeypatch.setattr(Feed, "log_in", slow_log_in)
+    for _ in range(5):
+        listener.land()
+    listener.let_pass(timedelta(seconds=280))
+    landed = listener.land()
+    assert "it allows 5 in 5 minutes" in landed.note
+    assert len(listener.sandbox.odds88_attempts()) == 6
+
+
+def test_no_log_in_is_made_for_a_connection_that_is_not_allowed(listener: Listener) -> None:
+    listener.source = SOURCE
+    for _ in range(6):
+        listener.land()
+    logged_in = listener.seen()["log_ins"]
+    assert "it allows 5 in 5 minutes" in listener.land().note
+    assert listener.seen()["log_ins"] == logged_in == 6
+
+
+def test_who_loses_its_lease_while_it_logs_in_does_not_connect(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_in = Feed.log_in
+
+    def slow_log_in(feed: Feed) -> Token:
+        listener.change("UPDATE ops.lease SET epoch = epoch + 1")
+        return log_in(feed)
+
+    monkeypatch.setattr(Feed, "log_in", slow_log_in)
+    assert "Another process holds odds88/stream since" in listener.land().note
+    assert (listener.endings(), listener.sandbox.odds88_attempts()) == ([], [])
 
 
 def test_four_processes_that_fight_connect_one_at_a_time_and_within_the_budget(

@@ -208,6 +208,10 @@ def feed(sandbox: Sandbox) -> Iterator[Feed]:
         yield one
 
 
+def open_feed(feed: Feed, revision: int = REVISION) -> Socket:
+    return feed.connect(feed.log_in(), revision)
+
+
 def hear(
     feed: Feed, expected: int, *, then_silence: int | None = None
 ) -> tuple[list[bytes], ProviderError | None]:
@@ -216,7 +220,7 @@ def hear(
     Behind the first `then_silence` messages it is enough that nothing comes for a moment.
     """
     heard: list[bytes] = []
-    with closing(feed.connect(REVISION)) as connected:
+    with closing(open_feed(feed)) as connected:
         while len(heard) < expected:
             is_quiet = then_silence is not None and len(heard) >= then_silence
             try:
@@ -246,7 +250,7 @@ def test_every_message_is_received_as_it_was_sent_and_the_connection_closed_in_o
 
 
 def test_what_comes_later_is_received_when_it_comes(feed: Feed, sandbox: Sandbox) -> None:
-    with closing(feed.connect(NOW + 3600)) as connected:
+    with closing(open_feed(feed, NOW + 3600)) as connected:
         assert connected.receive(QUIET_SECONDS) is None
         sandbox.advance("odds88", 2)
         live = [connected.receive(PATIENCE_SECONDS) for _ in range(2)]
@@ -406,7 +410,7 @@ def test_policy_violation_means_that_no_connection_is_allowed_now(
 
 def refusal_of(feed: Feed) -> ProviderError:
     with pytest.raises(ProviderError) as caught:
-        feed.connect(REVISION)
+        open_feed(feed)
     check_texts(caught.value)
     return caught.value
 
@@ -423,7 +427,7 @@ def test_a_budget_that_is_used_up_says_how_long_to_wait(feed: Feed, sandbox: San
 
 
 def test_a_second_connection_is_refused(feed: Feed) -> None:
-    with closing(feed.connect(REVISION)):
+    with closing(open_feed(feed)):
         error = refusal_of(feed)
     assert isinstance(error, StreamRefused)
     assert "It said: second_connection" in error.happened
@@ -986,7 +990,7 @@ def test_closing_never_raises_whatever_the_peer_has_done() -> None:
 
 def test_the_provider_sees_us_go_in_the_midst_of_its_history(feed: Feed, sandbox: Sandbox) -> None:
     sandbox.configure("odds88", messages=20_000)
-    with closing(feed.connect(REVISION)) as connected:
+    with closing(open_feed(feed)) as connected:
         assert connected.receive(PATIENCE_SECONDS) is not None
     wait_for(lambda: sandbox.odds88_attempts()[0]["ended"] is not None)
     assert sandbox.odds88_attempts()[0]["ended"] == "client 1000"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -55,7 +56,10 @@ def let_pass(warehouse: Warehouse, passed: timedelta) -> None:
 
 
 def refusal(connections: Connections, budget: Budget) -> NoneLeft:
-    with pytest.raises(NoneLeft) as caught:
+    """Why none may be begun, as is told before and when it is."""
+    with pytest.raises(NoneLeft) as told:
+        connections.check_budget(budget)
+    with pytest.raises(NoneLeft, match=re.escape(str(told.value))) as caught:
         connections.begin(budget, 7)
     return caught.value
 

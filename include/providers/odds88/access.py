@@ -96,19 +96,20 @@ class Feed:
         self._settings = settings
         self._client = open_client(account.base_url, settings)
 
-    def connect(self, revision: int) -> Socket:
-        """Log in, and open the stream of what was settled since `revision` (Unix seconds).
+    def log_in(self) -> Token:
+        """A token to connect with; tried again while that may help.  Raises what `log_in` does."""
+        return log_in(self._client, self._account.client_id or "", self._account.password)
 
-        An attempt that odds88 counts is made once; only the log-in is tried again.  Raises what
-        `log_in` and `open_socket` do.
+    def connect(self, token: Token, revision: int) -> Socket:
+        """Open the stream of what was settled since `revision` (Unix seconds).
+
+        This is what odds88 counts, and is made once.  Raises what `open_socket` does.
         """
-        account, settings = self._account, self._settings
-        token = log_in(self._client, account.client_id or "", account.password)
         return open_socket(
             PROVIDER,
-            feed_url(account.base_url, revision),
-            token_headers(token, settings),
-            settings,
+            feed_url(self._account.base_url, revision),
+            token_headers(token, self._settings),
+            self._settings,
             meanings=_STREAM_MEANINGS,
         )
 
