@@ -76,8 +76,7 @@ SELECT market_id, 'form', :currency, :evidence, 'resolved', now()
 FROM unnest(CAST(:market_ids AS text[])) AS listed (market_id)
 ON CONFLICT (market_id) DO UPDATE
 SET evidence = excluded.evidence, state = 'resolved', state_since = now(), next_look_at = now(),
-    currency = coalesce(market.currency, excluded.currency), revision = market.revision + 1,
-    settle_attempts = 0, retry_attempts = 0
+    revision = market.revision + 1, settle_attempts = 0, retry_attempts = 0
 WHERE market.state IN ('entered', 'withdrawn')
 """).bindparams(bindparam("evidence", type_=JSONB))
 
@@ -100,6 +99,28 @@ FROM unnest(CAST(:market_ids AS text[]), CAST(:currencies AS text[])) AS listed 
 ON CONFLICT DO NOTHING
 """)
 
+_NAMED = """
+FROM unnest(CAST(:market_ids AS text[]), CAST(:currencies AS text[])) AS told (market_id, currency)
+"""
+
+# One that was listed without a currency is held for it: nothing of it is published.
+_SET_CURRENCIES = text(f"""
+UPDATE prediction.market
+SET currency = told.currency, revision = revision + 1
+{_NAMED}
+WHERE market.market_id = told.market_id AND market.currency IS NULL
+    AND told.currency IS NOT NULL
+""")
+
+_CONTRADICTED = text(f"""
+SELECT market_id, told.currency AS told, market.currency AS known, count(*) OVER () AS markets
+{_NAMED}
+JOIN prediction.market USING (market_id)
+WHERE market.currency <> told.currency
+ORDER BY market_id
+LIMIT :examples
+""")
+
 
 def unconfirmed(engine: Engine, market_ids: Sequence[str]) -> list[str]:
     """Those of the markets that nothing says were resolved."""
@@ -118,7 +139,8 @@ def confirm(
 ) -> int:
     """Enter markets on a person's word that they were resolved; how many are to be settled by it.
 
-    Raises `MarketsRefused` for an id that can name no market.  One that is on its way goes on.
+    Raises `MarketsRefused` for an id that can name no market, and for a `currency` that is not the
+    one that a market has.  One that is on its way goes on.
     """
     if wrong := [shown(one) for one in market_ids if not is_market_id(one)]:
         raise MarketsRefused(
@@ -127,7 +149,7 @@ def confirm(
         )
     evidence = {"confirmed_by": confirmed_by, "reason": reason, "run_id": run_id}
     with transaction(engine, "loader") as connection:
-        return connection.execute(
+        confirmed = connection.execute(
             _CONFIRM,
             {
                 "market_ids": array_literal(dict.fromkeys(market_ids)),
@@ -135,6 +157,37 @@ def confirm(
                 "evidence": evidence,
             },
         ).rowcount
+        _set_currencies(connection, dict.fromkeys(market_ids, currency))
+    return confirmed
+
+
+def set_currency(engine: Engine, market_ids: Sequence[str], currency: str) -> None:
+    """Have known markets pay in this currency.
+
+    Raises `MarketsRefused`, with nothing changed, if one of them has another.
+    """
+    with transaction(engine, "loader") as connection:
+        _set_currencies(connection, dict.fromkeys(market_ids, currency))
+
+
+def _set_currencies(connection: Connection, told: Mapping[str, str | None]) -> None:
+    """Give each market the currency that is told of it; raises `MarketsRefused` if it has another.
+
+    Whatever was entered in this transaction is then not entered.
+    """
+    named = {"market_ids": array_literal(told), "currencies": array_literal(told.values())}
+    connection.execute(_SET_CURRENCIES, named)
+    wrong = connection.execute(_CONTRADICTED, {**named, "examples": _WRONG_LINES_SHOWN}).all()
+    if not wrong:
+        return
+    examples = ", ".join(f"{one.market_id} ({one.known}, not {one.told})" for one in wrong)
+    more = wrong[0].markets - len(wrong)
+    raise MarketsRefused(
+        f"{wrong[0].markets} of these markets have another currency than the one told: {examples}"
+        f"{f' and {more} more' if more else ''}. They keep theirs, and nothing was entered. Leave "
+        "the currency out, or correct it, and do it again; if the one that they have is wrong, "
+        "have it corrected in prediction.market before they are settled."
+    )
 
 
 def is_market_register(path: Path) -> bool:
@@ -146,9 +199,10 @@ def import_markets(engine: Engine, path: Path) -> dict[str, int]:
     """Enter the markets of a file: an id a line, CSV with the columns `market_id` and, if there is
     one, `currency`, or JSON of the same a line.
 
-    Raises `MarketsRefused`, with nothing entered, if any line is none.
+    Raises `MarketsRefused`, with nothing entered, if any line is none, or tells another currency
+    than is known of its market.
     """
-    listed = dict(_read_register(path))
+    listed = _read_register(path)
     with transaction(engine, "loader") as connection:
         entered = connection.execute(
             _ENTER,
@@ -157,10 +211,12 @@ def import_markets(engine: Engine, path: Path) -> dict[str, int]:
                 "currencies": array_literal(listed.values()),
             },
         ).rowcount
+        _set_currencies(connection, listed)
     return {"read": len(listed), "new": entered, "known": len(listed) - entered}
 
 
-def _read_register(path: Path) -> Iterator[tuple[str, str | None]]:
+def _read_register(path: Path) -> dict[str, str | None]:
+    """The markets of a file, each with its currency if any line of it tells one."""
     if path.stat().st_size > _FILE_BYTES_LIMIT:
         raise MarketsRefused(
             f"{path.name} is larger than {_FILE_BYTES_LIMIT} bytes. Nothing was entered. Split it."
@@ -169,19 +225,27 @@ def _read_register(path: Path) -> Iterator[tuple[str, str | None]]:
         written = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise MarketsRefused(f"{path.name} is not UTF-8. Nothing was entered.") from None
+    listed: dict[str, str | None] = {}
     wrong: list[str] = []
     for number, told in _lines(written):
         market_id, currency = told if told is not None else ("", None)
         if not is_market_id(market_id) or not _is_currency(currency):
             wrong.append(f"line {number}")
             continue
-        yield market_id, currency
+        known = listed.get(market_id)
+        if None not in (known, currency) and known != currency:
+            raise MarketsRefused(
+                f"Line {number} of {path.name} tells {currency} of market {market_id}, and an "
+                f"earlier line {known}. Nothing was entered. Correct one and import it again."
+            )
+        listed[market_id] = known or currency
     if wrong:
         more = len(wrong) - _WRONG_LINES_SHOWN
         raise MarketsRefused(
             f"{', '.join(wrong[:_WRONG_LINES_SHOWN])}{f' and {more} more' if more > 0 else ''} of "
             f"{path.name} name no market. Nothing was entered. Correct them and import it again."
         )
+    return listed
 
 
 def _lines(written: str) -> Iterator[tuple[int, tuple[str, str | None] | None]]:

@@ -69,7 +69,8 @@ def form_fields() -> dict[str, Param]:
             type=["null", "string"],
             pattern="^[A-Za-z0-9]{2,12}$",
             title="Currency",
-            description="Of the markets that you confirm, such as USD. Empty: as "
+            description="Of the markets that you name, such as USD; refused if one of them has "
+            "another. Empty: the one that it has, or else as "
             "SETTLEMENTS_PREDICTION_DEFAULT_CURRENCY says.",
         ),
     }
@@ -84,11 +85,16 @@ def plan_shards(
     """Which markets this run goes on with, as shards with a name each.
 
     What the form confirms enters the queue before.  Raises `MarketsRefused` if the form names a
-    market that nothing says is resolved.
+    market that nothing says is resolved, or tells a currency that is not a market's.
     """
     form = Form(**params)
     if form.market_ids is not None:
         _enter(engine, form, form.market_ids, decided_by, run_id)
+    elif form.currency:
+        raise MarketsRefused(
+            f"The currency {form.currency} is that of no market: none was named. Nothing was "
+            "settled. Trigger settle_markets again with the markets, or without a currency."
+        )
     market_ids = queue.due_markets(engine, form.market_ids, RUN_MARKETS)
     _log.info("%d markets are to be gone on with.", len(market_ids))
     return shards(market_ids)
@@ -133,4 +139,6 @@ def _enter(
             f"{unknown[0]}. Nothing was settled. If you know that they are, trigger settle_markets "
             f"again with the confirmation {CONFIRMATION} and a reason."
         )
+    elif form.currency:
+        queue.set_currency(engine, market_ids, form.currency)
     queue.hasten(engine, market_ids)

@@ -135,6 +135,54 @@ def test_a_register_with_a_line_that_names_no_market_enters_nothing(
     assert play.states() == {}
 
 
+# --- in which currency a market pays ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_a_currency_that_a_person_or_a_file_tells_later_is_the_markets(
+    play: MarketPlay, tmp_path: Path, is_listed: bool
+) -> None:
+    play.engine_changes(markets=3)
+    play.change(prediction_default_currency=None)
+    play.run() if is_listed else play.step("plan")
+    engine, [first, second, third] = play.warehouse.engine, play.market_ids
+    word = {"confirmed_by": "ann", "reason": "It pays in it.", "run_id": "r"}
+    queue.confirm(engine, [first], currency="EUR", **word)
+    queue.set_currency(engine, [second], "EUR")
+    queue.import_markets(engine, register(tmp_path, f"{third}\n{third},EUR\n{third}\n"))
+    play.decide("market_held", "try_again")
+    play.run()
+    assert set(play.states().values()) == {"done"}
+    assert {market.currency for market in map(play.market, play.market_ids)} == {"EUR"}
+    [row] = play.rows("SELECT DISTINCT currency FROM core.settlement")
+    assert row.currency == "EUR"
+
+
+def test_a_currency_that_contradicts_what_is_known_enters_nothing(
+    play: MarketPlay, tmp_path: Path
+) -> None:
+    engine = play.warehouse.engine
+    queue.import_markets(engine, register(tmp_path, "m-1,USD\n"))
+    before = play.rows("SELECT * FROM prediction.market")
+    word = {"confirmed_by": "ann", "reason": "It is over.", "run_id": "r"}
+    told = r"1 of these markets have another currency .*: m-1 \(USD, not EUR\)\. They keep theirs"
+    with pytest.raises(MarketsRefused, match=told):
+        queue.confirm(engine, ["m-0", "m-1"], currency="EUR", **word)
+    with pytest.raises(MarketsRefused, match=told):
+        queue.set_currency(engine, ["m-1"], "EUR")
+    with pytest.raises(MarketsRefused, match=told):
+        queue.import_markets(engine, register(tmp_path, "m-0,EUR\nm-1,EUR\n"))
+    with pytest.raises(MarketsRefused, match="tells EUR of market m-0, and an earlier"):
+        queue.import_markets(engine, register(tmp_path, "m-0,USD\nm-0,EUR\n"))
+    assert play.rows("SELECT * FROM prediction.market") == before
+
+
+def register(folder: Path, written: str) -> Path:
+    path = folder / "prediction.csv"
+    path.write_text(written)
+    return path
+
+
 def test_markets_that_nobody_goes_on_with_are_told_until_they_are(play: MarketPlay) -> None:
     engine, settings = play.warehouse.engine, play.settings
     play.step("plan")

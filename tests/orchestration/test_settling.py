@@ -64,3 +64,15 @@ def test_what_is_not_known_to_be_resolved_takes_a_word_a_name_and_a_reason(
         plan(warehouse, sandbox, None, **word, reason="It is over.")
     assert plan(warehouse, sandbox) == []
     assert plan(warehouse, sandbox, **word, reason="It is over.", currency="EUR") == [market_id]
+
+
+def test_a_currency_is_that_of_the_markets_that_the_form_names(
+    warehouse: Warehouse, sandbox: Sandbox
+) -> None:
+    sandbox.configure("prediction", markets=2)
+    market_id, _ = sandbox.prediction_market_ids()
+    assert plan(warehouse, sandbox, market_ids=[market_id], currency="EUR") == [market_id]
+    with pytest.raises(MarketsRefused, match=rf"{market_id} \(EUR, not USD\)"):
+        plan(warehouse, sandbox, market_ids=[market_id], currency="USD")
+    with pytest.raises(MarketsRefused, match="The currency EUR is that of no market"):
+        plan(warehouse, sandbox, currency="EUR")
