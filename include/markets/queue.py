@@ -11,22 +11,22 @@ import io
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Engine, bindparam, text
+from sqlalchemy import Connection, Engine, bindparam, func, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from include.markets.evidence import arrived
+from include.markets.stopping import stop
 from include.model import Record
 from include.providers.errors import PageUndecodable
 from include.providers.http import Answer, Client
 from include.providers.prediction import (
     EVENTS_KEPT_HOURS,
-    EVENTS_LIMIT,
     MARKET_RESOLVED,
     EventEntry,
     EventPage,
@@ -39,6 +39,9 @@ from include.settings import Settings
 from include.warehouse.database import array_literal, transaction
 from include.warehouse.landing import Also, ArrivedPage, CursorMoved, Gap, Landing
 from include.warehouse.markets import SOURCE, WORKED_ON, due
+from include.warehouse.quarantine import report_quarantined
+from include.warehouse.tables import market as market_table
+from include.warehouse.tables import record as record_table
 
 _log = logging.getLogger(__name__)
 
@@ -314,6 +317,11 @@ SET evidence = excluded.evidence, state = 'resolved', state_since = now(), next_
 WHERE market.state = 'entered'
 """)
 
+_UNUSABLE = (
+    "it tells that a market is resolved, and no market's id or no whole `sequence`; enter that "
+    "market in the form of settle_markets"
+)
+
 
 def take_events(
     engine: Engine, client: Client, settings: Settings, run_id: str | None
@@ -359,9 +367,10 @@ class _EventReader:
             newest = max(
                 (one.sequence for one in page.entries if one.sequence is not None), default=-1
             )
-            has_more = len(page.entries) >= EVENTS_LIMIT and newest > int(since or -1)
+            # However few it gives at a time.
+            has_more = newest > int(since or -1)
             position = dict(cursor.position)
-            if newest > int(since or -1):
+            if has_more:
                 position["since_id"] = str(newest)
             gaps = _lost(cursor.position, answer)
             if gaps or not has_more:
@@ -390,13 +399,17 @@ class _EventReader:
     def _arrived(self, answer: Answer, page: EventPage) -> ArrivedPage:
         # Settlements have keys of the same kind.
         records = [(_named(one.record), one.content_sha256) for one in page.entries]
-        return arrived(answer, records, unknown_fields=page.unknown_fields)
+        unusable = {_named(one.record).record_key: _UNUSABLE for one in _unusable(page)}
+        came = arrived(answer, records, unknown_fields=page.unknown_fields)
+        return replace(came, unreadable=unusable)
 
     def _enter(self, page: EventPage) -> Also:
-        told = [one for one in page.entries if one.event_type == MARKET_RESOLVED]
+        told = [one for one in page.entries if _resolves(one) and _is_usable(one)]
 
         def enter(connection: Connection) -> None:
             self.entered += _enter_resolved(connection, told)
+            if _unusable(page):
+                report_quarantined(connection, SOURCE, self._landing.batch_id)
 
         return enter
 
@@ -405,15 +418,23 @@ def _named(record: Record) -> Record:
     return msgspec.structs.replace(record, record_key=f"event/{record.record_key}")
 
 
-def _enter_resolved(connection: Connection, told: Sequence[EventEntry]) -> int:
-    usable = [one for one in told if one.market_id is not None and one.sequence is not None]
-    for one in told:
-        if one not in usable:
-            _log.warning(
-                "Event %s names no market that can be settled.", shown(one.record.record_key)
-            )
+def _resolves(event: EventEntry) -> bool:
+    return event.event_type == MARKET_RESOLVED
+
+
+def _is_usable(event: EventEntry) -> bool:
+    return event.market_id is not None and event.sequence is not None
+
+
+def _unusable(page: EventPage) -> list[EventEntry]:
+    """What tells that a market is resolved, and not which one, or where it stands in the log."""
+    return [one for one in page.entries if _resolves(one) and not _is_usable(one)]
+
+
+def _enter_resolved(connection: Connection, usable: Sequence[EventEntry]) -> int:
     if not usable:
         return 0
+    _ask_about_given_up(connection, usable)
     return connection.execute(
         _RESOLVED,
         {
@@ -422,6 +443,34 @@ def _enter_resolved(connection: Connection, told: Sequence[EventEntry]) -> int:
             "sequences": array_literal(str(one.sequence) for one in usable),
         },
     ).rowcount
+
+
+def _ask_about_given_up(connection: Connection, usable: Sequence[EventEntry]) -> None:
+    """Ask about markets that were refused or withdrawn, and of which an event tells only now that
+    they are resolved: a person has decided that they are not settled, and may decide otherwise.
+    """
+    newest = {one.market_id: one for one in sorted(usable, key=lambda one: one.sequence or 0)}
+    given_up = select(market_table).where(
+        market_table.c.market_id.in_(newest), market_table.c.state.in_(("refused", "withdrawn"))
+    )
+    for market in connection.execute(given_up.with_for_update()).all():
+        event, known = newest[market.market_id], market.evidence or {}
+        if event.sequence is None or event.sequence <= int(known.get("sequence", -1)):
+            continue
+        record_id = connection.scalar(
+            select(func.max(record_table.c.record_id)).where(
+                record_table.c.source == SOURCE,
+                record_table.c.record_key == _named(event.record).record_key,
+            )
+        )
+        stop(
+            connection,
+            market,
+            "refused",
+            f"was {market.state}, and the engine has told since (event {event.sequence}) that it "
+            "is resolved",
+            evidence={**known, "sequence": str(event.sequence), "record_id": record_id},
+        )
 
 
 def _lost(position: Mapping[str, Any], answer: Answer) -> list[Gap]:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -11,6 +15,7 @@ from sqlalchemy import create_engine, text
 from include.markets import queue
 from include.markets.queue import EventsStopped, MarketsRefused
 from include.markets.watching import watch_markets
+from include.providers.http import Answer, Client
 from tests.markets.playing import MarketPlay
 
 DAY = 86_400
@@ -101,6 +106,63 @@ def test_events_that_cannot_be_decoded_stop_the_events_and_no_market(play: Marke
     assert play.step("plan").entered == 0
     play.decide("undecodable_page", "try_again")
     assert play.step("plan").entered == 1
+
+
+@pytest.mark.parametrize("changed", [{"marketId": "a b/c"}, {"marketId": None}, {"sequence": 1.5}])
+def test_an_event_that_names_no_market_is_kept_and_asked_about_once(
+    play: MarketPlay, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]
+) -> None:
+    change_events(monkeypatch, lambda told: [one | changed for one in told])
+    play.run()
+    play.run()
+    assert play.states() == {}
+    [finding] = play.findings()
+    assert finding.kind == "records_quarantined"
+    [example] = finding.detail["examples"]
+    assert "enter that market in the form of settle_markets" in example["reason"]
+    [row] = play.rows("SELECT payload FROM raw.record_payload")
+    told = json.loads(bytes(row.payload))
+    assert told | changed == told
+    play.decide("records_quarantined", "discard")
+    play.run()
+    assert play.findings() == []
+
+
+def test_events_are_read_to_their_end_however_few_come_at_a_time(
+    play: MarketPlay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play.engine_changes(markets=5)
+    change_events(monkeypatch, lambda told: told[:2])
+    assert play.step("plan").has_reached_end
+    assert len(play.states()) == 5
+
+
+@pytest.mark.parametrize("is_withdrawn", [True, False])
+def test_a_market_that_was_given_up_and_is_then_resolved_is_asked_about_once(
+    play: MarketPlay, is_withdrawn: bool
+) -> None:
+    later = play.market_id
+    play.engine_changes(markets=0, since_is_included=True)
+    word = {"currency": None, "confirmed_by": "ann", "reason": "It is over.", "run_id": "r"}
+    queue.confirm(play.warehouse.engine, [later], **word)
+    play.run()
+    if is_withdrawn:
+        play.decide("market_refused", "withdraw")
+    play.engine_changes(markets=1)
+    play.run()
+    [finding] = play.findings("market_refused")
+    assert "and the engine has told since" in finding.summary
+    assert play.market().evidence["confirmed_by"] == "ann"
+    assert play.results() == ["rejected"]
+    play.decide("market_refused", "withdraw")
+    play.run()
+    assert (play.states(), play.findings()) == ({later: "withdrawn"}, [])
+    with play.warehouse.owner_engine.begin() as connection:
+        connection.execute(text("UPDATE prediction.market SET evidence = NULL"))
+    play.run()
+    play.decide("market_refused", "try_again")
+    play.run()
+    assert play.market().state == "done"
 
 
 @pytest.mark.parametrize(
@@ -205,6 +267,26 @@ def test_markets_that_nothing_confirms_are_told_once(play: MarketPlay, tmp_path:
     assert json.loads(json.dumps(finding.detail))["examples"] == ["m-1"]
     play.decide("markets_unconfirmed", "acknowledge")
     assert watch_markets(play.warehouse.engine, play.settings).opened == []
+
+
+def change_events(
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
+) -> None:
+    """Have the events told otherwise on their way here."""
+    get = Client.get
+
+    def get_changed(client: Client, path: str, *args: Any, **kwargs: Any) -> Answer:
+        answer = get(client, path, *args, **kwargs)
+        if path != "/events":
+            return answer
+        # What cannot be decoded is left to say so.
+        with suppress(ValueError):
+            body = json.loads(answer.body)
+            body["data"]["events"] = change(body["data"]["events"])
+            answer = replace(answer, body=json.dumps(body).encode())
+        return answer
+
+    monkeypatch.setattr(Client, "get", get_changed)
 
 
 def let_events_age(play: MarketPlay, seconds: int) -> None:
