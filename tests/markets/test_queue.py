@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from include.markets import queue
 from include.markets.queue import EventsStopped, MarketsRefused
 from include.markets.watching import watch_markets
 from include.providers.http import Answer, Client
+from include.warehouse.decisions import DecisionRefused, resolve
 from tests.markets.playing import MarketPlay
 
 DAY = 86_400
@@ -106,6 +106,34 @@ def test_events_that_cannot_be_decoded_stop_the_events_and_no_market(play: Marke
     assert play.step("plan").entered == 0
     play.decide("undecodable_page", "try_again")
     assert play.step("plan").entered == 1
+
+
+def test_a_page_of_events_is_skipped_and_its_gap_read_again(play: MarketPlay) -> None:
+    start = stop_events(play)
+    decide(play, "undecodable_page", "skip_page")
+    assert int(events_position(play)["since_id"]) > int(start)
+    play.step("plan")
+    assert len(play.states()) == 1
+    decide(play, "gap", "try_again", continue_from=start)
+    play.step("plan")
+    assert len(play.states()) == 2
+    assert events_position(play).keys() == {"since_id", "read_at"}
+    # It stays a gap until a person sees that nothing is missing.
+    assert [one.state for one in play.rows("SELECT state FROM ops.gap")] == ["open"]
+
+
+def test_events_go_on_after_nothing_but_a_whole_number(play: MarketPlay) -> None:
+    start = stop_events(play)
+    for named in ("event-17", "1.5", "-1", "9" * 19):
+        with pytest.raises(DecisionRefused, match="is no `sequence` of an event"):
+            decide(play, "undecodable_page", "skip_page", continue_from=named)
+    decide(play, "undecodable_page", "skip_page", continue_from=str(int(start) + 7))
+    for named in ("event-17", str(int(start) + 7)):
+        with pytest.raises(DecisionRefused):
+            decide(play, "gap", "try_again", continue_from=named)
+    with pytest.raises(DecisionRefused, match="Give in `continue_from`"):
+        decide(play, "gap", "try_again")
+    play.step("plan")
 
 
 @pytest.mark.parametrize("changed", [{"marketId": "a b/c"}, {"marketId": None}, {"sequence": 1.5}])
@@ -269,6 +297,35 @@ def test_markets_that_nothing_confirms_are_told_once(play: MarketPlay, tmp_path:
     assert watch_markets(play.warehouse.engine, play.settings).opened == []
 
 
+def stop_events(play: MarketPlay) -> str:
+    """Have a second market resolved in a page that cannot be decoded; where the events stand."""
+    play.step("plan")
+    play.sandbox.advance("prediction", 1)
+    play.sandbox.fault("prediction", "malformed_json", call="events")
+    with pytest.raises(EventsStopped):
+        play.step("plan")
+    return str(events_position(play)["since_id"])
+
+
+def events_position(play: MarketPlay) -> dict[str, Any]:
+    [cursor] = play.rows("SELECT position FROM ops.cursor WHERE feed = 'events'")
+    return dict(cursor.position)
+
+
+def decide(play: MarketPlay, kind: str, decision: str, **parameters: Any) -> None:
+    [finding] = play.findings(kind)
+    resolve(
+        play.warehouse.engine,
+        finding.finding_id,
+        decision,
+        decided_by="ann",
+        reason="so",
+        reference=None,
+        parameters=parameters,
+        run_id=None,
+    )
+
+
 def change_events(
     monkeypatch: pytest.MonkeyPatch, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
 ) -> None:
@@ -279,12 +336,9 @@ def change_events(
         answer = get(client, path, *args, **kwargs)
         if path != "/events":
             return answer
-        # What cannot be decoded is left to say so.
-        with suppress(ValueError):
-            body = json.loads(answer.body)
-            body["data"]["events"] = change(body["data"]["events"])
-            answer = replace(answer, body=json.dumps(body).encode())
-        return answer
+        body = json.loads(answer.body)
+        body["data"]["events"] = change(body["data"]["events"])
+        return replace(answer, body=json.dumps(body).encode())
 
     monkeypatch.setattr(Client, "get", get_changed)
 

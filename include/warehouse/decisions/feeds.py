@@ -8,12 +8,17 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, insert, select, update
 
+from include.providers.texts import shown
 from include.warehouse.cursors import is_behind
 from include.warehouse.decisions.answers import Answer, Change, Decide, DecisionRefused, as_json
 from include.warehouse.landing import Gap, open_gap_finding
+from include.warehouse.markets import SOURCE
 from include.warehouse.tables import cursor, gap, page
 
 _ID = re.compile(rb'"id"\s*:\s*(?:"([^"\\]+)"|(\d+))')
+# A number that the page ends in may have gone on.
+_SEQUENCE = re.compile(rb'"sequence"\s*:\s*(?:"(\d+)"|(\d+)\s*[,}])')
+_SEQUENCE_DIGITS = 18
 
 
 def ask_again(connection: Connection, asked: Row[Any], answer: Answer) -> Change:
@@ -37,7 +42,8 @@ def _skip_page(connection: Connection, asked: Row[Any], answer: Answer) -> Chang
             "To go on after the page's last entry would hide all that comes before that one.",
             "Give in `continue_from` the id of the last entry before the leap.",
         )
-    target = named or _last_readable_id(connection, asked)
+    target = named or _last_readable_id(connection, asked, stopped)
+    check_entry(stopped, target)
     if asked_after is not None and (target == asked_after or is_behind(target, asked_after)):
         raise DecisionRefused(
             f"Entry {target} is not behind the page, which begins after entry {asked_after}.",
@@ -86,7 +92,7 @@ def _go_on_after(
     connection: Connection, stopped: Row[Any], asked_after: str | None, target: str, reason: str
 ) -> Change:
     """Have the stopped feed go on after `target`; what is not read for that becomes a gap."""
-    position = _position_after(stopped.position, asked_after, target)
+    position = _position_after(stopped, asked_after, target)
     left_out = Gap(stopped.position.get("reread_since_id", asked_after), target, reason)
     if target == left_out.range_after or is_behind(target, left_out.range_after or ""):
         # It goes back: all from there on is read again, and nothing is left out.
@@ -108,12 +114,13 @@ def _go_on_after(
     )
 
 
-def _position_after(
-    position: dict[str, Any], asked_after: str | None, target: str
-) -> dict[str, Any]:
+def _position_after(stopped: Row[Any], asked_after: str | None, target: str) -> dict[str, Any]:
     """Where reading goes on.  The second reading would be stopped there as well, so it goes on
     after `target` too; what it did not read a second time is part of the gap.
     """
+    position: dict[str, Any] = stopped.position
+    if is_log_of_events(stopped) and asked_after == position.get("since_id"):
+        return {**position, "since_id": target}
     if asked_after == position.get("since_id"):
         return {**position, "since_id": target, "reread_since_id": target, "anchors": []}
     if asked_after == position.get("reread_since_id"):
@@ -153,6 +160,23 @@ def stopped_cursor(connection: Connection, asked: Row[Any]) -> Row[Any]:
     return stopped
 
 
+def is_log_of_events(feed: Row[Any]) -> bool:
+    """Whether the feed is that of the engine's events, which goes on after an event's `sequence`
+    and has no second reading.
+    """
+    return (feed.source, feed.feed) == (SOURCE, "events")
+
+
+def check_entry(feed: Row[Any], entry: str) -> None:
+    """Raise `DecisionRefused` if the feed cannot go on after what was named."""
+    is_whole = entry.isascii() and entry.isdigit() and len(entry) <= _SEQUENCE_DIGITS
+    if is_log_of_events(feed) and not is_whole:
+        raise DecisionRefused(
+            f"{shown(entry)} is no `sequence` of an event, which is a whole number.",
+            "Give in `continue_from` the sequence of the event after which reading is to go on.",
+        )
+
+
 def _is_cursor(stopped: Row[Any]) -> Any:
     return and_(cursor.c.source == stopped.source, cursor.c.feed == stopped.feed)
 
@@ -179,18 +203,19 @@ def move_cursor(
     return Change(before, {**after, **(also_after or {})})
 
 
-def _last_readable_id(connection: Connection, asked: Row[Any]) -> str:
+def _last_readable_id(connection: Connection, asked: Row[Any], stopped: Row[Any]) -> str:
+    pattern, name = (_SEQUENCE, "sequence") if is_log_of_events(stopped) else (_ID, "id")
     body = connection.scalar(
         select(page.c.body).where(
             page.c.page_id == asked.detail["page_id"],
             page.c.received_at == datetime.fromisoformat(asked.detail["received_at"]),
         )
     )
-    found = _ID.findall(bytes(body)) if body is not None else []
+    found = pattern.findall(bytes(body)) if body is not None else []
     if not found:
         raise DecisionRefused(
-            f"No entry's id can be read in page {asked.detail['page_id']}.",
-            "Give in `continue_from` the id of the entry after which reading is to go on.",
+            f"No entry's {name} can be read in page {asked.detail['page_id']}.",
+            f"Give in `continue_from` the {name} of the entry after which reading is to go on.",
         )
     quoted, number = found[-1]
     return str((quoted or number).decode("utf-8", "replace"))

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, func, select, update
 from include.warehouse.cursors import is_behind
 from include.warehouse.decisions.answers import Answer, Change, Decide, DecisionRefused, as_json
 from include.warehouse.decisions.bets import ask_gap_again
-from include.warehouse.decisions.feeds import move_cursor
+from include.warehouse.decisions.feeds import check_entry, is_log_of_events, move_cursor
 from include.warehouse.tables import cursor, gap
 
 
@@ -47,7 +47,8 @@ def _ask_gap_again(connection: Connection, asked: Row[Any], answer: Answer) -> C
         return Change(before, as_json(connection, gap, this))
     connection.execute(update(gap).where(this).values(tried_at=func.now()))
     moved = _lock_feed(connection, before)
-    change = move_cursor(connection, moved, _position_to_read_again(moved.position, start))
+    check_entry(moved, start)
+    change = move_cursor(connection, moved, _position_to_read_again(moved, start))
     return Change(
         {**change.before, "gap": before},
         {**change.after, "gap": as_json(connection, gap, this)},
@@ -69,19 +70,23 @@ def _lock_feed(connection: Connection, lacking: dict[str, Any]) -> Row[Any]:
     return feed
 
 
-def _position_to_read_again(position: dict[str, Any], start: str) -> dict[str, Any]:
-    """The second reading goes back to `start` and reads on to the present head.
+def _position_to_read_again(feed: Row[Any], start: str) -> dict[str, Any]:
+    """The second reading goes back to `start` and reads on to the present head; events have none,
+    and are read anew.
 
     It reads to an anchor once that is old enough.  Where it had caught up, all that is there has
     been seen long enough and it may go at once; else the anchors that are waiting keep their time,
     so that what became visible late is not missed.
     """
+    position: dict[str, Any] = feed.position
     head = position.get("since_id")
     if head is None or start == head or is_behind(head, start):
         raise DecisionRefused(
             f"The feed has not been read beyond entry {start} yet: it stands at {head or 'none'}.",
             "Give in `continue_from` an entry before the gap.",
         )
+    if is_log_of_events(feed):
+        return {**position, "since_id": start}
     reread = position.get("reread_since_id")
     anchors = position.get("anchors", [])
     if not anchors:
