@@ -119,10 +119,14 @@ def status_key(market_id: str) -> str:
 
 def is_stuck(market: Row[Any], settings: Settings) -> bool:
     """Whether nothing has changed about the market for too long, in which it could be read."""
-    if market.troubled_since is not None:
-        return False
-    since = market.progressed_at or market.state_since
-    return bool(datetime.now(UTC) - since >= timedelta(seconds=settings.prediction_stuck_seconds))
+    return _unchanged(market) >= timedelta(seconds=settings.prediction_stuck_seconds)
+
+
+def _unchanged(market: Row[Any]) -> timedelta:
+    """For how long nothing has changed; the time in which it cannot be read does not count."""
+    since: datetime = market.progressed_at or market.state_since
+    until: datetime = market.troubled_since or datetime.now(UTC)
+    return max(until - since, timedelta(0))
 
 
 def under_way(status: MarketStatus, market: Row[Any]) -> int:
@@ -147,20 +151,24 @@ def _next_state(market: Row[Any], status: MarketStatus, settings: Settings) -> S
 def seen(market: Row[Any], status: MarketStatus) -> dict[str, Any]:
     """What the status told, as the market's columns."""
     told = _told(status)
-    has_changed = told != _counts(market)
     return {
         **told,
         "positions": status.total_positions or market.positions or 0,
         "total_payout": status.total_payout,
         "completed_payout": status.completed_payout,
         "status_at": func.now(),
-        # An hour without change is counted anew from when it can be read again.
-        "progressed_at": func.now()
-        if has_changed or market.troubled_since is not None
-        else market.progressed_at,
+        "progressed_at": _progressed_at(market, has_changed=told != _counts(market)),
         "trouble": None,
         "troubled_since": None,
     }
+
+
+def _progressed_at(market: Row[Any], *, has_changed: bool) -> Any:
+    if has_changed:
+        return func.now()
+    if market.troubled_since is None:
+        return market.progressed_at
+    return func.now() - _unchanged(market)
 
 
 def _told(status: MarketStatus) -> dict[str, int]:

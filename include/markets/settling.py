@@ -40,6 +40,7 @@ from include.warehouse.tables import market_attempt
 _log = logging.getLogger(__name__)
 
 Post = Callable[..., Answer]
+_CALM: dict[str, Any] = {"trouble": None, "troubled_since": None}
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,12 @@ class _Told(NamedTuple):
     @property
     def status(self) -> int | None:
         return None if self.answer is None else self.answer.status
+
+    @property
+    def is_as_before(self) -> bool:
+        """Whether nothing happened, and not because of this market."""
+        is_of_all = self.execution is Execution.REJECTED and self.status in REFUSES_ALL
+        return is_of_all or self.execution is Execution.NOT_EXECUTED
 
 
 def settle_markets(
@@ -155,23 +162,21 @@ class _Orders:
             lock_source(connection, SOURCE)
             self._store(connection, attempt_id, moved, "settle", told)
             match told.execution:
+                case _ if told.is_as_before:
+                    self._not_executed(connection, moved, "resolved", told, market)
                 case Execution.EXECUTED | Execution.ALREADY_COMPLETED:
                     totals = told.said.totals
                     known = {} if totals is None else {"positions": totals.total_positions}
-                    _go_on(connection, moved, "waiting", **known)
+                    _go_on(connection, moved, "waiting", **known, **_CALM)
                 case Execution.FAILED:
                     # What it did until then is told by the status.
-                    _go_on(connection, moved, "settling", wait=self._pause)
-                case Execution.NOT_EXECUTED:
-                    self._not_executed(connection, moved, "resolved", told, market)
-                case Execution.REJECTED if told.status not in REFUSES_ALL:
-                    reason = f"is not settled by the engine: {told.detail}"
-                    stop(connection, moved, "refused", reason)
+                    _go_on(connection, moved, "settling", wait=self._pause, **_CALM)
                 case Execution.REJECTED:
-                    self._not_executed(connection, moved, "resolved", told, market)
-                case Execution.IN_DOUBT:
-                    # As it is: when the deadline is over, the status tells.
-                    pass
+                    reason = f"is not settled by the engine: {told.detail}"
+                    stop(connection, moved, "refused", reason, **_CALM)
+                case _:
+                    # In doubt: when the deadline is over, the status tells.
+                    _go_on(connection, moved, "settling", wait=None, **_CALM)
         self._raise_if_all_are_refused(told)
         return told.answer is not None
 
@@ -188,17 +193,15 @@ class _Orders:
             lock_source(connection, SOURCE)
             self._store(connection, attempt_id, moved, "retry", told)
             match told.execution:
-                case Execution.NOT_EXECUTED:
-                    self._not_executed(connection, moved, "retrying", told, market)
-                case Execution.REJECTED if told.status in REFUSES_ALL:
+                case _ if told.is_as_before:
                     self._not_executed(connection, moved, "retrying", told, market)
                 case Execution.IN_DOUBT:
-                    _go_on(connection, moved, "waiting", wait=None)
+                    _go_on(connection, moved, "waiting", wait=None, **_CALM)
                 case Execution.FAILED:
-                    _go_on(connection, moved, "waiting", wait=self._pause)
+                    _go_on(connection, moved, "waiting", wait=self._pause, **_CALM)
                 case _:
                     # Also if it refuses: the status tells what is left.
-                    _go_on(connection, moved, "waiting")
+                    _go_on(connection, moved, "waiting", **_CALM)
         self._raise_if_all_are_refused(told)
         return told.answer is not None
 
@@ -257,7 +260,11 @@ class _Orders:
     def _not_executed(
         self, connection: Connection, moved: Row[Any], state: State, told: _Told, before: Row[Any]
     ) -> None:
-        """Nothing happened: it may be ordered again, as if it had not been."""
+        """Nothing happened: it may be ordered again, as if it had not been.
+
+        If that lasts, `watching` tells it, and as with looks no market is given up for it.
+        """
+        _log.warning("Market %s was not ordered: %s", moved.market_id, told.detail)
         wait = max(self._pause, told.retry_after or 0)
         _go_on(
             connection,
@@ -266,6 +273,8 @@ class _Orders:
             wait=wait,
             settle_attempts=before.settle_attempts,
             retry_attempts=before.retry_attempts,
+            trouble=f"an order came to nothing: {told.detail}",
+            troubled_since=before.troubled_since or func.now(),
         )
 
     def _was_abandoned(self, market: Row[Any]) -> bool:

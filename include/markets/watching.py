@@ -34,8 +34,12 @@ FROM (
     WHERE :kind = 'markets_late' AND next_look_at IS NOT NULL
     UNION ALL
     SELECT market_id, state_since FROM prediction.market
-    WHERE :kind = 'markets_late' AND state IN ('fetched', 'checked') AND NOT EXISTS (
-        SELECT FROM ops.batch WHERE batch.batch_id = market.batch_id AND batch.state = 'held'
+    WHERE :kind = 'markets_late' AND (
+        -- What does not add up is told by `check`; what is checked and held has been told.
+        state = 'fetched'
+        OR state = 'checked' AND NOT EXISTS (
+            SELECT FROM ops.batch WHERE batch.batch_id = market.batch_id AND batch.state = 'held'
+        )
     )
 ) AS waiting
 WHERE now() - since > :patience

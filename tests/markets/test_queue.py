@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from include.markets import queue
+from include.markets.publishing import MarketsHeld
 from include.markets.queue import EventsStopped, MarketsRefused
 from include.markets.watching import watch_markets
 from include.providers.http import Answer, Client
@@ -282,6 +284,20 @@ def test_markets_that_nobody_goes_on_with_are_told_until_they_are(play: MarketPl
     assert "1 markets should have been gone on with" in play.findings("markets_late")[0].summary
     assert watch_markets(engine, settings).opened == []
     play.run()
+    assert watch_markets(engine, settings).closed == [number]
+
+
+def test_a_list_that_does_not_add_up_and_is_not_checked_is_told(play: MarketPlay) -> None:
+    engine, settings = play.warehouse.engine, play.settings
+    play.engine_changes(lies={"status.totalPayout": "5"})
+    for step in ("plan", "settle", "wait_for_status", "fetch_payouts"):
+        play.step(step)
+    assert play.market().state == "fetched"
+    play.let_time_pass(settings.feed_late_seconds)
+    [number] = watch_markets(engine, settings).opened
+    assert [one.kind for one in play.findings()] == ["markets_late"]
+    with suppress(MarketsHeld):
+        play.step("check")
     assert watch_markets(engine, settings).closed == [number]
 
 

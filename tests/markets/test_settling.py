@@ -161,6 +161,33 @@ def test_an_engine_that_asks_us_to_wait_is_ordered_again_later(play: MarketPlay)
     assert play.market().settle_attempts == 1
 
 
+@pytest.mark.parametrize("call", ["settle", "retry"])
+def test_an_order_that_is_not_carried_out_for_long_is_told_and_nothing_given_up(
+    play: MarketPlay, call: str
+) -> None:
+    engine, settings = play.warehouse.engine, play.settings
+    play.engine_changes(failing_share=1.0, failing_attempts=1)
+    play.sandbox.fault("prediction", "status", call=call, status=429, times=None)
+    play.run()
+    assert watch_markets(engine, settings).opened == []
+    for _ in range(2):
+        play.let_time_pass(settings.prediction_stuck_seconds)
+        play.run()
+    assert "status 429" in play.market().trouble
+    [number] = watch_markets(engine, settings).opened
+    assert [one.kind for one in play.findings()] == ["markets_late"]
+    # Asked about once it can be read no more, it has its time from then on.
+    play.sandbox.forget_faults()
+    play.sandbox.fault("prediction", "status", call="status", status=400)
+    play.step(call if call == "settle" else "retry_failed")
+    assert play.market().trouble is None
+    play.step("wait_for_status")
+    assert play.market().state == "waiting"
+    play.run()
+    assert watch_markets(engine, settings).closed == [number]
+    assert play.market().state == "done"
+
+
 # --- under way, failed and stuck ----------------------------------------------------------------
 
 
@@ -243,6 +270,23 @@ def test_a_question_is_over_once_another_one_is_asked_about_the_market(play: Mar
     assert play.market().state == "failed"
     [finding] = play.findings()
     assert (finding.kind, finding.finding_id) == ("market_failed", play.market().finding_id)
+
+
+def test_an_engine_that_fails_now_and_then_keeps_no_stuck_market_from_being_told(
+    play: MarketPlay,
+) -> None:
+    play.engine_changes(stuck_share=1.0)
+    play.run()
+    half = play.settings.prediction_stuck_seconds / 2 + 1
+    for state in ("waiting", "fetching"):
+        play.let_time_pass(half)
+        play.sandbox.fault("prediction", "status", call="status", status=503)
+        play.step("wait_for_status")
+        play.let_time_pass(half)
+        play.step("wait_for_status")
+        assert play.market().state == state
+    play.run()
+    assert len(play.findings("market_stuck")) == 1
 
 
 def test_what_is_left_of_an_order_that_was_carried_out_in_part_is_ordered_by_a_person(
