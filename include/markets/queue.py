@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Engine, bindparam, func, select, text
+from sqlalchemy import Connection, Engine, Row, bindparam, func, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from include.markets.evidence import arrived
@@ -507,10 +507,25 @@ WHERE market_id = ANY (CAST(:market_ids AS text[]))
 """)
 
 
+_STANDING = text("""
+SELECT market_id, market.state, finding.finding_id
+FROM prediction.market
+LEFT JOIN ops.finding ON finding.finding_id = market.finding_id AND finding.state = 'open'
+WHERE market_id = ANY (CAST(:market_ids AS text[]))
+ORDER BY market_id
+""")
+
+
 def due_markets(engine: Engine, market_ids: Sequence[str] | None, limit: int) -> list[str]:
     """The markets that are to be gone on with now, of those named if any are."""
     with transaction(engine, "loader") as connection:
         return [row.market_id for row in due(connection, WORKED_ON, market_ids, limit)]
+
+
+def standing(engine: Engine, market_ids: Sequence[str]) -> list[Row[Any]]:
+    """The state of each of these markets, and the open finding that it waits for, if any."""
+    with transaction(engine, "loader") as connection:
+        return list(connection.execute(_STANDING, {"market_ids": array_literal(market_ids)}))
 
 
 def hasten(engine: Engine, market_ids: Sequence[str]) -> None:

@@ -142,3 +142,6 @@ def _enter(
     elif form.currency:
         queue.set_currency(engine, market_ids, form.currency)
     queue.hasten(engine, market_ids)
+    for one in queue.standing(engine, market_ids):
+        asked = "" if one.finding_id is None else f" Finding {one.finding_id} waits for a decision."
+        _log.info("Market %s is %s.%s", one.market_id, one.state, asked)

@@ -8,11 +8,14 @@ import pytest
 from airflow.sdk.definitions.param import ParamsDict
 
 from include.markets.queue import MarketsRefused, take_events
+from include.markets.stopping import stop
 from include.orchestration.settling import form_fields, plan_shards, shards
 from include.providers import prediction
 from include.sandbox.addresses import PREDICTION_KEY
 from include.sandbox.client import Sandbox
 from include.settings import Settings
+from include.warehouse.database import transaction
+from include.warehouse.markets import lock
 from tests.warehouses import Warehouse
 
 SETTINGS = Settings()
@@ -64,6 +67,20 @@ def test_what_is_not_known_to_be_resolved_takes_a_word_a_name_and_a_reason(
         plan(warehouse, sandbox, None, **word, reason="It is over.")
     assert plan(warehouse, sandbox) == []
     assert plan(warehouse, sandbox, **word, reason="It is over.", currency="EUR") == [market_id]
+
+
+def test_of_markets_that_are_named_it_is_told_how_they_stand(
+    warehouse: Warehouse, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    sandbox.configure("prediction", markets=2)
+    ids = sandbox.prediction_market_ids()
+    plan(warehouse, sandbox)
+    with transaction(warehouse.engine, "loader") as connection:
+        stop(connection, lock(connection, ids[0]), "held", "does not add up")
+    assert plan(warehouse, sandbox, market_ids=ids) == [ids[1]]
+    assert f"Market {ids[0]} is held. Finding 1 waits for a decision." in caplog.text
+    assert f"Market {ids[1]} is resolved.\n" in caplog.text
 
 
 def test_a_currency_is_that_of_the_markets_that_the_form_names(
