@@ -35,6 +35,7 @@ class Form:
     continue_from: str | None = None
     transaction_ids: list[str] | None = None
     payouts: int | None = None
+    seen: str | None = None
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -44,6 +45,7 @@ class Form:
             "continue_from": self.continue_from,
             "transaction_ids": self.transaction_ids,
             "payouts": self.payouts,
+            "seen": self.seen,
         }
         return {name: value for name, value in given.items() if value is not None}
 
@@ -103,9 +105,19 @@ def form_fields() -> dict[str, Param]:
             None,
             type=["null", "integer"],
             minimum=0,
-            title="How many payouts",
-            description="Only for payouts, if none is named: how many each of the findings showed. "
-            "If it holds another number by now, nothing is decided; keep does not need it.",
+            title="How many payouts or credits",
+            description="Only for payouts, if none is named, and for credits: how many each of the "
+            "findings showed. If it holds another number by now, nothing is decided; keep does not "
+            "need it.",
+        ),
+        "seen": Param(
+            None,
+            type=["null", "string"],
+            pattern="^[0-9a-f]{8}$",
+            title="Seen",
+            description="What the page Findings shows beside a finding about payouts, credits or "
+            "contents, and better than their number: if it holds something else by now, nothing is "
+            "decided.",
         ),
     }
 

@@ -17,7 +17,7 @@ from include.warehouse.tables import finding as finding_table
 Severity = Literal["critical", "warning", "info"]
 
 TOLD_COUNT = "told_count"
-"""In the detail of a finding about payouts: of how many its last alert or decision told."""
+"""In the detail of a finding that grows: of how many its last alert or decision told."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ _SETTLE_AGAIN = {
     "people have said that an earlier order was carried out only in part."
 }
 
-# Each is about all payouts that the finding holds, of which `payouts` says how many were seen,
-# or about those named in `transaction_ids`.
+# Each is about all payouts that the finding holds, of which `seen` says which were seen, or
+# `payouts` how many; or about those named in `transaction_ids`.
 _KEEP = {
     "keep": "They stay held, and this finding open; your reason is recorded. What one person has "
     "decided and a second one not yet is taken back."
@@ -262,10 +262,21 @@ def next_step(kind: str) -> str:
     """What a person does about a finding of `kind`."""
     decisions = KINDS[kind].decisions
     choices = "; ".join(f"{name}: {effect}" for name, effect in decisions.items())
-    seen = " and, in `payouts`, how many payouts it holds" if "keep" in decisions else ""
     return (
-        f"Trigger the DAG resolve_findings with this finding's number{seen}. Decisions: {choices}"
+        f"Trigger the DAG resolve_findings with this finding's number{_and_what_was_seen(kind)}. "
+        f"Decisions: {choices}"
     )
+
+
+def _and_what_was_seen(kind: str) -> str:
+    decisions = KINDS[kind].decisions
+    if "keep" in decisions:
+        return " and, in `payouts`, how many payouts it holds"
+    if decisions.keys() & {"owe", "send_owed"}:
+        return " and, in `payouts`, how many credits it holds"
+    if "choose_version" in decisions:
+        return " and, of more than two contents, in `seen` what the page Findings shows beside it"
+    return ""
 
 
 def open_finding(
@@ -335,16 +346,24 @@ def tell_finding(
         )
 
 
-def raise_again(connection: Connection, finding_id: int, count: int) -> None:
-    """Raise the alert of a finding again if it is about `count` payouts by now, and its last alert,
-    or the decision since, told of half as many or fewer.
+def raise_again(
+    connection: Connection,
+    finding_id: int,
+    count: int,
+    *,
+    what: str = "payouts",
+    each: bool = False,
+) -> None:
+    """Raise the alert of a finding again if it is about `count` of `what` by now, and its last
+    alert, or the decision since, told of half as many or fewer; of `each`, of fewer.
 
-    To be called whenever payouts were given to it, with its text up to date; the first time only
+    To be called whenever some were given to it, with its text up to date; the first time only
     notes how many its alert has told.
     """
     this = finding_table.c.finding_id == finding_id
     row = connection.execute(select(finding_table).where(this)).one()
-    if count < max(1, 2 * row.detail.get(TOLD_COUNT, 0)):
+    told = row.detail.get(TOLD_COUNT, 0)
+    if count < max(1, told + 1 if each else 2 * told):
         return
     connection.execute(
         update(finding_table).where(this).values(detail={**row.detail, TOLD_COUNT: count})
@@ -354,14 +373,14 @@ def raise_again(connection: Connection, finding_id: int, count: int) -> None:
             connection,
             key=f"finding/{finding_id}/{count}",
             title=f"Finding {finding_id} has grown: {row.summary}",
-            body=f"{row.summary}\nIt holds {count} payouts by now, more than were told before.\n"
+            body=f"{row.summary}\nIt holds {count} {what} by now, more than were told before.\n"
             f"{row.kept}\n{next_step(row.kind)}",
             severity=row.severity,
         )
 
 
 def _with_told_count(detail: dict[str, Any]) -> ColumnElement[Any]:
-    """A new detail, which keeps of the old one how many payouts were told."""
+    """A new detail, which keeps of the old one how many were told."""
     told = func.jsonb_build_object(TOLD_COUNT, finding_table.c.detail[TOLD_COUNT])
     return literal(detail, JSONB).concat(func.jsonb_strip_nulls(told, type_=JSONB))
 

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, Row, func, text
 
 from include.warehouse import batches
 from include.warehouse.daily_totals import add_recordings, add_settlements
-from include.warehouse.findings import Finding, close_if_open, open_finding
+from include.warehouse.findings import Finding, close_if_open, open_finding, raise_again
 from include.warehouse.tables import CANONICAL_COLUMNS, LEG_COLUMNS, SETTLEMENT_COLUMNS
 
 _EXAMPLES = 10
@@ -451,7 +451,7 @@ def _report_contested(connection: Connection, batch: Row[Any], changed: Sequence
             ),
             {"source": batch.source, "source_key": source_key, "order": order},
         )
-        open_finding(
+        finding_id = open_finding(
             connection,
             Finding(
                 kind="settlement_contested",
@@ -464,6 +464,7 @@ def _report_contested(connection: Connection, batch: Row[Any], changed: Sequence
                 batch_id=batch.batch_id,
             ),
         )
+        raise_again(connection, finding_id, len(versions), what="contents", each=True)
 
 
 def _with_other_chains(changed: Sequence[Row[Any]]) -> set[int]:

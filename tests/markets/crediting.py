@@ -20,8 +20,7 @@ from include.payouts.sending import Sent, send
 from include.sandbox.client import Sandbox
 from include.settings import Settings
 from include.warehouse.database import open_engine
-from include.warehouse.decisions import Resolution, resolve
-from include.warehouse.decisions.payouts import held_by
+from include.warehouse.decisions import Resolution, held_by, resolve
 from include.warehouse.publishing import publish
 from include.warehouse.tables import staging_settlement
 from tests.checker import credit_violations
@@ -215,14 +214,22 @@ class Crediting:
         state: str = "open",
         **parameters: Any,
     ) -> list[Resolution]:
-        """The same decision on every finding of that kind, open ones unless told otherwise."""
+        """The same decision on every finding of that kind, open ones unless told otherwise.
+
+        As the page Findings does it, each is about what the finding holds right before.
+        """
         report_outbox(self.warehouse.engine)
         with self.warehouse.owner_engine.connect() as connection:
             found = connection.scalars(
                 text("SELECT finding_id FROM ops.finding WHERE kind = :kind AND state = :state"),
                 {"kind": kind, "state": state},
             ).all()
-            held = held_by(connection, found)
+            held = held_by(connection, dict.fromkeys(found, kind))
+
+        def seen_of(finding_id: int) -> dict[str, str]:
+            if state == "closed" or finding_id not in held:
+                return {}
+            return {"seen": held[finding_id].seen}
 
         def resolve_one(finding_id: int, engine: Engine) -> Resolution:
             return resolve(
@@ -232,7 +239,7 @@ class Crediting:
                 decided_by="anna",
                 reason="as it stands",
                 reference=reference,
-                parameters={"payouts": held[finding_id].count or None, **parameters},
+                parameters={**seen_of(finding_id), **parameters},
                 run_id=None,
                 second_person_above=Decimal("Infinity"),
             )
@@ -241,6 +248,15 @@ class Crediting:
             decide_after_a_kill(self.warehouse, partial(resolve_one, finding_id))
             for finding_id in found
         ]
+
+    def seen(self, kind: str) -> str:
+        """What the page Findings shows at this moment beside the only finding of that kind."""
+        with self.warehouse.owner_engine.connect() as connection:
+            finding_id = connection.scalars(
+                text("SELECT finding_id FROM ops.finding WHERE kind = :kind AND state = 'open'"),
+                {"kind": kind},
+            ).one()
+            return held_by(connection, {finding_id: kind})[finding_id].seen
 
     # --- how it stands ---------------------------------------------------------------------------
 

@@ -27,7 +27,8 @@ from include.payouts.credits import send_credits
 from include.payouts.sending import BreakerTripped, PartnerUnavailable, SendingStopped, send
 from include.providers.errors import ProviderError
 from include.sandbox.client import Sandbox
-from include.warehouse.decisions import DecisionRefused, resolve
+from include.warehouse.database import transaction
+from include.warehouse.decisions import DecisionRefused, held_by, resolve
 from tests.checker import credit_violations
 from tests.killing import Moment, Point, Task, Worker
 from tests.local.waiting import wait_for
@@ -309,7 +310,7 @@ class DisturbedMarkets:
             elif finding.kind == "settlement_contested":
                 self._choose_version(finding, is_for_good=is_for_good)
             elif decision:
-                self._resolve(finding, decision, payouts=self._held(finding))
+                self._resolve(finding, decision, **self._seen(finding))
             else:
                 return False
         except DecisionRefused:
@@ -346,14 +347,14 @@ class DisturbedMarkets:
             return
         owed = self._play.owed(told[0].market_id).get(name, Decimal(0))
         if several := may_count(told, owed, is_for_good=is_for_good):
-            self._resolve(finding, "choose_version", record_id=self._draw.choice(several).record_id)
+            chosen = self._draw.choice(several).record_id
+            self._resolve(finding, "choose_version", record_id=chosen, **self._seen(finding))
 
-    def _held(self, finding: Any) -> int | None:
-        [row] = self._play.rows(
-            "SELECT count(*) AS payouts FROM wallet.transaction WHERE hold_finding_id = :this",
-            this=finding.finding_id,
-        )
-        return row.payouts or None
+    def _seen(self, finding: Any) -> dict[str, str]:
+        """As the page Findings shows it."""
+        with transaction(self._warehouse.engine, "resolver") as connection:
+            held = held_by(connection, {finding.finding_id: finding.kind}).get(finding.finding_id)
+        return {"seen": held.seen} if held else {}
 
     def _resolve(self, finding: Any, decision: str, **parameters: Any) -> None:
         resolve(

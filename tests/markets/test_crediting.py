@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -350,6 +351,100 @@ def test_what_is_held_is_tried_again_or_owed_by_decision(crediting: Crediting) -
     crediting.credit()
     with pytest.raises(DecisionRefused, match="player_unknown"):
         crediting.decide("credits_held", "owe")
+
+
+def hold_one_more(crediting: Crediting) -> None:
+    crediting.tell("large", "9000000.000001")
+    crediting.credit()
+
+
+def change_one_more(crediting: Crediting) -> None:
+    crediting.tell("large", "9000000")
+    crediting.credit()
+
+
+def change_its_amount(crediting: Crediting) -> None:
+    crediting.tell("small", "9000000")
+    crediting.credit()
+
+
+def change_its_currency(crediting: Crediting) -> None:
+    crediting.tell("small", "11", currency="KWD")
+    crediting.credit()
+
+
+def owe_another(crediting: Crediting) -> None:
+    """As many as before: one is paid, another one joins."""
+    crediting.acknowledge("small")
+    crediting.map(False)
+    crediting.tell("third", "9000000")
+    crediting.credit()
+    crediting.map(True)
+    crediting.credit()
+
+
+def one_that_is_held(crediting: Crediting) -> None:
+    crediting.tell("small", "0.123456")
+    crediting.credit()
+
+
+def one_that_has_changed(crediting: Crediting) -> None:
+    crediting.map(False)
+    crediting.publish(crediting.row("small"), crediting.row("large"))
+    crediting.credit()
+    crediting.map(True)
+    crediting.tell("small", "11")
+    crediting.credit()
+
+
+def two_that_are_owed(crediting: Crediting) -> None:
+    crediting.map(False)
+    crediting.publish(crediting.row("small"), crediting.row("other"))
+    crediting.credit()
+    crediting.map(True)
+    crediting.credit()
+
+
+@pytest.mark.parametrize(
+    ("kind", "decision", "arise", "go_on"),
+    [
+        ("credits_held", "try_again", one_that_is_held, hold_one_more),
+        ("credits_held", "owe", one_that_is_held, hold_one_more),
+        ("credit_changed", "try_again", one_that_has_changed, change_one_more),
+        ("credit_changed", "owe", one_that_has_changed, change_one_more),
+        ("credit_changed", "try_again", one_that_has_changed, change_its_amount),
+        ("credit_changed", "owe", one_that_has_changed, change_its_currency),
+        ("credits_owed", "send_owed", two_that_are_owed, owe_another),
+    ],
+)
+def test_credits_that_nobody_has_seen_so_are_not_decided_along(
+    crediting: Crediting,
+    kind: str,
+    decision: str,
+    arise: Callable[[Crediting], None],
+    go_on: Callable[[Crediting], None],
+) -> None:
+    arise(crediting)
+    seen = crediting.seen(kind)
+    go_on(crediting)
+    before = crediting.states()
+    with pytest.raises(DecisionRefused, match="about other credits than these: finding"):
+        crediting.decide(kind, decision, seen=seen)
+    assert crediting.states() == before
+    crediting.decide(kind, decision)
+    assert crediting.states() != before
+
+
+def test_of_credits_their_number_is_enough_and_has_to_be_right(crediting: Crediting) -> None:
+    one_that_is_held(crediting)
+    with pytest.raises(DecisionRefused, match="does not say about how many credits it is"):
+        crediting.decide("credits_held", "owe", seen=None)
+    with pytest.raises(
+        DecisionRefused, match=r"about 2 credits, but finding 1 holds 1 now \(0\.123456 USD\)"
+    ):
+        crediting.decide("credits_held", "owe", seen=None, payouts=2)
+    crediting.decide("credits_held", "owe", seen=None, payouts=1)
+    assert crediting.states() == {"small": "owed"}
 
 
 def test_a_transaction_id_that_somebody_else_has_entered_is_left_alone(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from include.warehouse.database import transaction
 from include.warehouse.decisions import resolve
 from include.warehouse.findings import KINDS, Finding, open_finding
 from tests.orchestration.connecting import give_connection, give_warehouse
-from tests.payouts.deciding import decide, hold
+from tests.payouts.deciding import decide, hold, seen_of
 from tests.payouts.entering import attempt, enter, payout
 from tests.warehouses import Warehouse
 
@@ -132,14 +133,35 @@ def test_a_finding_about_payouts_shows_how_many_it_holds_now_and_their_amounts(
     listing = server.get(f"{URL_PREFIX}/open", headers=looker).json()
     assert {one["finding_id"]: one["held"] for one in listing["findings"]} == {
         other: None,
-        held: {"count": 3, "amounts": {"EUR": "5000.00000", "GBP": "0.00001"}},
+        held: {
+            "what": "payouts",
+            "count": 3,
+            "amounts": {"EUR": "5000.00000", "GBP": "0.00001"},
+        },
     }
+    seen = {one["finding_id"]: one["seen"] for one in listing["findings"]}
+    assert seen == {other: None, held: seen_of(connected, held)}
+    decide(connected.engine, held, "lost", payouts=None, seen=seen[held])
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [(kind, "credits") for kind in ("credits_held", "credit_changed", "credits_owed")]
+    + [("settlement_contested", "contents")],
+)
+def test_so_does_one_about_credits_or_contents(
+    connected: Warehouse, server: TestClient, looker: dict[str, str], kind: str, what: str
+) -> None:
+    open_one(connected, kind)
+    [shown] = server.get(f"{URL_PREFIX}/open", headers=looker).json()["findings"]
+    assert shown["held"] == {"what": what, "count": 0, "amounts": {}}
+    assert re.fullmatch("[0-9a-f]{8}", shown["seen"])
 
 
 def test_what_the_page_shows_is_what_it_sends(server: TestClient, looker: dict[str, str]) -> None:
     script = server.get(f"{URL_PREFIX}/page.js", headers=looker).text
-    assert "`Held now: ${held(finding)}`" in script
-    assert "else filled.payouts = finding.held.count;" in script
+    assert "`Held now: ${held(finding)} (seen: ${finding.seen})`" in script
+    assert "else if (finding.seen !== null) filled.seen = finding.seen;" in script
 
 
 def test_what_was_decided_is_shown_and_no_longer_open(
@@ -234,6 +256,9 @@ def test_whoever_may_only_look_may_not_decide(server: TestClient, looker: dict[s
         {"payouts": 1.5},
         {"payouts": True},
         {"payouts": -1},
+        {"seen": 12345678},
+        {"seen": "1234567"},
+        {"seen": "ABCDEF12"},
     ],
     ids=lambda changes: str(changes)[:40],
 )

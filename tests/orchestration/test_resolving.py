@@ -84,6 +84,14 @@ def test_who_saw_another_number_is_told_both_and_that_nothing_was_changed(
     ) in str(raised.value)
 
 
+def test_who_saw_other_payouts_is_told_what_it_holds_now(
+    warehouse: Warehouse, finding_id: int
+) -> None:
+    with pytest.raises(FindingsUnresolved, match="is about other payouts than these") as raised:
+        resolve(warehouse, [finding_id], "lost", "anna", payouts=None, seen="00000000")
+    assert f"finding {finding_id} holds 2 now (5000.00000 EUR). Nothing was" in str(raised.value)
+
+
 def test_some_of_the_payouts_are_sent_again_with_the_next_run_of_the_resend(
     warehouse: Warehouse, finding_id: int, told: pytest.LogCaptureFixture
 ) -> None:

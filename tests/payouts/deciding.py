@@ -63,10 +63,11 @@ def decide(
     above: str = "1000000",
     transaction_ids: list[str] | None = None,
     payouts: int | Literal["as shown"] | None = "as shown",
+    seen: str | None = None,
 ) -> Resolution:
     """One person's decision; two are needed for more than `above`.
 
-    As the page Findings does it, it is about as many payouts as the finding holds right before.
+    Unless told otherwise, it is about as many payouts as the finding holds right before.
     """
     if payouts == "as shown":
         with transaction(engine, "resolver") as connection:
@@ -78,10 +79,16 @@ def decide(
         decided_by=by,
         reason="The partner says so.",
         reference=reference,
-        parameters={"transaction_ids": transaction_ids, "payouts": payouts},
+        parameters={"transaction_ids": transaction_ids, "payouts": payouts, "seen": seen},
         run_id="manual__1",
         second_person_above=Decimal(above),
     )
+
+
+def seen_of(warehouse: Warehouse, finding_id: int) -> str:
+    """What the page Findings shows beside it at this moment."""
+    with transaction(warehouse.engine, "resolver") as connection:
+        return held_by(connection, [finding_id])[finding_id].seen
 
 
 def everything(warehouse: Warehouse) -> list[Any]:

@@ -17,7 +17,7 @@ from include.warehouse.database import lock_source, transaction
 from include.warehouse.decisions import DecisionRefused, Resolution, payouts
 from include.warehouse.findings import KINDS
 from tests.local.waiting import wait_for
-from tests.payouts.deciding import ABOUT_PAYOUTS, REASONS, decide, everything, hold
+from tests.payouts.deciding import ABOUT_PAYOUTS, REASONS, decide, everything, hold, seen_of
 from tests.payouts.entering import attempt, enter, payout, rows, send, stored
 from tests.payouts.resending import Resend
 from tests.warehouses import Warehouse
@@ -354,6 +354,23 @@ def test_what_has_left_since_is_told_as_well(warehouse: Warehouse, pair: int) ->
     assert f"is about 2 payouts, but finding {pair} holds 1 now (2500.00000 EUR)." in told
 
 
+def test_as_many_others_are_not_decided_along(warehouse: Warehouse, pair: int) -> None:
+    seen = seen_of(warehouse, pair)
+    answer_late(warehouse, "a")
+    enter(warehouse, payout("large", amount=90_000_000))
+    attempt(warehouse, "large")
+    assert hold(warehouse, "transactions_in_doubt", "large") == pair
+    for count in (None, 2):
+        told = refused(warehouse, pair, "lost", payouts=count, seen=seen)
+        assert (
+            f"is about other payouts than these: finding {pair} holds 2 now (3400.00000 EUR)."
+            in told
+        )
+        assert "in `seen` what the page Findings shows beside it" in told
+    decide(warehouse.engine, pair, "lost", payouts=None, seen=seen_of(warehouse, pair))
+    assert stored(warehouse, "large").disposition == "lost"
+
+
 def test_whoever_says_neither_how_many_nor_which_is_refused(
     warehouse: Warehouse, pair: int
 ) -> None:
@@ -364,13 +381,14 @@ def test_whoever_says_neither_how_many_nor_which_is_refused(
 def test_whoever_names_the_payouts_need_not_count_them(warehouse: Warehouse, pair: int) -> None:
     decide(warehouse.engine, pair, "processed", transaction_ids=["a"], payouts=None)
     assert [stored(warehouse, one).disposition for one in "ab"] == ["processed", "open"]
-    decide(warehouse.engine, pair, "send_again", transaction_ids=["b"], payouts=7)
+    decide(warehouse.engine, pair, "send_again", transaction_ids=["b"], payouts=7, seen="00000000")
     assert stored(warehouse, "b").hold_reason is None
 
 
 def test_to_keep_them_they_need_not_be_counted(warehouse: Warehouse, pair: int) -> None:
     assert decide(warehouse.engine, pair, "keep", payouts=None).before["count"] == 2
     assert decide(warehouse.engine, pair, "keep", payouts=1).before["count"] == 2
+    assert decide(warehouse.engine, pair, "keep", seen="00000000").before["count"] == 2
 
 
 def test_an_alert_is_raised_again_each_time_that_its_finding_has_doubled(

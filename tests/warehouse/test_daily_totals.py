@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, insert, text
 
-from include.warehouse.decisions import resolve
+from include.warehouse.database import transaction
+from include.warehouse.decisions import held_by, resolve
 from include.warehouse.publishing import publish
 from include.warehouse.tables import staging_settlement
 from tests.feeding import SOURCE, open_findings
@@ -98,7 +99,9 @@ def publish_some(warehouse: Warehouse, record_ids: range, draw: random.Random) -
 
 
 def choose(warehouse: Warehouse, finding: Any, draw: random.Random) -> None:
-    """Take a person's decision on a contested settlement."""
+    """Take a person's decision on a contested settlement, whose contents he has seen."""
+    with transaction(warehouse.engine, "resolver") as connection:
+        held = held_by(connection, {finding.finding_id: finding.kind})[finding.finding_id]
     resolve(
         warehouse.engine,
         finding.finding_id,
@@ -106,7 +109,10 @@ def choose(warehouse: Warehouse, finding: Any, draw: random.Random) -> None:
         decided_by="ada",
         reason="the provider confirmed it",
         reference=None,
-        parameters={"record_id": str(draw.choice(finding.detail["versions"])["record_id"])},
+        parameters={
+            "record_id": str(draw.choice(finding.detail["versions"])["record_id"]),
+            "seen": held.seen,
+        },
         run_id=None,
     )
 

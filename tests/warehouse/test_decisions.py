@@ -15,7 +15,7 @@ from include.quality.gates import BatchHeld, check_raw, check_settlements
 from include.quality.normalizing import normalize
 from include.settings import Settings
 from include.warehouse.database import lock_source, transaction
-from include.warehouse.decisions import DecisionRefused, Resolution, resolve
+from include.warehouse.decisions import DecisionRefused, Resolution, held_by, resolve
 from include.warehouse.decisions.resolving import carried_out_by
 from include.warehouse.findings import KINDS, Finding, open_finding
 from include.warehouse.landing import ArrivedPage, Cursor, CursorMoved, Gap, Landing
@@ -415,14 +415,81 @@ def test_a_wrong_choice_is_put_right_by_choosing_anew(
     assert violations(connection, SOURCE) == []
 
 
+def tell_a_third_content(warehouse: Warehouse) -> None:
+    land_body(warehouse.engine, body_of(entry(1, new_status="voided", outcome="void")))
+    push(warehouse.engine)
+
+
+def seen_of(warehouse: Warehouse, finding_id: int) -> str:
+    """What the page Findings shows beside it at this moment."""
+    with transaction(warehouse.engine, "resolver") as connection:
+        return held_by(connection, {finding_id: "settlement_contested"})[finding_id].seen
+
+
+def test_a_content_that_nobody_has_seen_is_not_rejected(
+    warehouse: Warehouse, connection: Connection
+) -> None:
+    finding = contest(warehouse, connection)
+    seen = seen_of(warehouse, finding.finding_id)
+    tell_a_third_content(warehouse)
+    chosen, *_ = records = [version.record_id for version in versions(connection)]
+    for given, happened in (
+        ({"seen": seen}, "is about other contents than these"),
+        ({}, "does not say which contents were seen"),
+    ):
+        told = refused(
+            warehouse, connection, finding.finding_id, "choose_version", record_id=chosen, **given
+        )
+        assert happened in told
+        assert f"about 3 contents now (records {', '.join(map(str, records))})." in told
+    seen = seen_of(warehouse, finding.finding_id)
+    decide(warehouse, finding.finding_id, "choose_version", record_id=chosen, seen=seen)
+    assert current(connection).record_id == chosen
+    assert violations(connection, SOURCE) == []
+
+
+def test_a_further_content_raises_the_alert_again(
+    warehouse: Warehouse, connection: Connection
+) -> None:
+    finding = contest(warehouse, connection)
+    tell_a_third_content(warehouse)
+    alerts = rows(
+        connection,
+        f"SELECT * FROM ops.alert WHERE alert_key ~ '^finding/{finding.finding_id}(/|$)'"
+        " ORDER BY alert_id",
+    )
+    keys = [f"finding/{finding.finding_id}{count}" for count in ("", "/3")]
+    assert [alert.alert_key for alert in alerts] == keys
+    assert "has grown: ticktock tells 3 different contents" in alerts[1].title
+    assert "It holds 3 contents by now, more than were told before." in alerts[1].body
+
+
+def test_whoever_has_seen_it_open_does_not_choose_against_somebody_else(
+    warehouse: Warehouse, connection: Connection
+) -> None:
+    finding = contest(warehouse, connection)
+    seen = seen_of(warehouse, finding.finding_id)
+    first, second = (version.record_id for version in versions(connection))
+    decide(warehouse, finding.finding_id, "choose_version", record_id=first, seen=seen)
+    told = refused(
+        warehouse,
+        connection,
+        finding.finding_id,
+        "choose_version",
+        record_id=second,
+        seen=seen,
+    )
+    assert f"Somebody has chosen for finding {finding.finding_id} since it was looked at." in told
+    assert current(connection).record_id == first
+
+
 def test_a_content_told_since_is_decided_with_the_finding_that_asks_for_it(
     warehouse: Warehouse, connection: Connection
 ) -> None:
     older = contest(warehouse, connection)
     chosen, rejected = (version.record_id for version in versions(connection))
     decide(warehouse, older.finding_id, "choose_version", record_id=chosen)
-    land_body(warehouse.engine, body_of(entry(1, new_status="voided", outcome="void")))
-    push(warehouse.engine)
+    tell_a_third_content(warehouse)
     newer = only_finding(connection, "settlement_contested")
 
     told = refused(warehouse, connection, older.finding_id, "choose_version", record_id=rejected)

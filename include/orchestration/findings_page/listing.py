@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Engine, case, func, select
 
 from include.warehouse.database import transaction
-from include.warehouse.decisions.payouts import KINDS_ABOUT_PAYOUTS, held_by
+from include.warehouse.decisions import held_by
 from include.warehouse.findings import KINDS
 from include.warehouse.tables import decision as decision_table
 from include.warehouse.tables import finding as finding_table
@@ -57,15 +57,13 @@ _DECISIONS = (
 def list_findings(engine: Engine) -> dict[str, Any]:
     """Open findings with the decisions they allow, how many there are, and what was decided.
 
-    Those about payouts come with what they hold at this moment (`held`, else None): what their last
-    alert told may be more than that, if the wallet has answered since.
+    Those about payouts, credits or contents come with what they hold at this moment (`held`, else
+    None), which may be other than what their last alert told, and with what stands for just that
+    (`seen`).
     """
     with transaction(engine, "resolver") as connection:
         findings = [dict(row) for row in connection.execute(_FINDINGS).mappings()]
-        held = held_by(
-            connection,
-            [one["finding_id"] for one in findings if one["kind"] in KINDS_ABOUT_PAYOUTS],
-        )
+        held = held_by(connection, {one["finding_id"]: one["kind"] for one in findings})
         open_count = connection.execute(_OPEN_COUNT).scalar_one()
         decisions = [dict(row) for row in connection.execute(_DECISIONS).mappings()]
     for finding in findings:
@@ -73,4 +71,5 @@ def list_findings(engine: Engine) -> dict[str, Any]:
         finding["decisions"] = kind.decisions if kind else {}
         holds = held.get(finding["finding_id"])
         finding["held"] = asdict(holds) if holds else None
+        finding["seen"] = finding["held"].pop("seen") if holds else None
     return {"open_count": open_count, "findings": findings, "decisions": decisions}

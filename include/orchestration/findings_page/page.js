@@ -61,13 +61,13 @@ function choices(finding) {
   return element("fieldset", {}, element("legend", { textContent: "Decision" }), ...made);
 }
 
-const isAboutPayouts = (finding) => finding.held !== null;
+const isAboutPayouts = (finding) => finding.held?.what === "payouts";
 
 // What the finding held when it was shown.
 function held(finding) {
-  const { count, amounts } = finding.held;
+  const { what, count, amounts } = finding.held;
   const sums = Object.entries(amounts).map(([currency, amount]) => `${amount} ${currency}`);
-  return [`${count} ${count === 1 ? "payout" : "payouts"}`, ...sums].join(" · ");
+  return [`${count} ${count === 1 ? what.slice(0, -1) : what}`, ...sums].join(" · ");
 }
 
 // The fields that only some decisions ask for.
@@ -159,11 +159,9 @@ function conf(finding, form) {
   if (needed.continue_from && given.get("continue_from")) {
     filled.continue_from = given.get("continue_from");
   }
-  if (needed.transaction_ids) {
-    const named = lines(given.get("transaction_ids"));
-    if (named.length > 0) filled.transaction_ids = named;
-    else filled.payouts = finding.held.count;
-  }
+  const named = needed.transaction_ids ? lines(given.get("transaction_ids")) : [];
+  if (named.length > 0) filled.transaction_ids = named;
+  else if (finding.seen !== null) filled.seen = finding.seen;
   return filled;
 }
 
@@ -255,9 +253,14 @@ function card(finding) {
     { className: finding.severity },
     element("h3", { textContent: `${finding.finding_id}: ${finding.summary}` }),
     facts,
-    ...(isAboutPayouts(finding)
-      ? [element("p", { className: "held", textContent: `Held now: ${held(finding)}` })]
-      : []),
+    ...(finding.held === null
+      ? []
+      : [
+          element("p", {
+            className: "held",
+            textContent: `Held now: ${held(finding)} (seen: ${finding.seen})`,
+          }),
+        ]),
     element("p", { textContent: finding.kept }),
     element("details", {}, element("summary", { textContent: "Details" }), detail),
     element(

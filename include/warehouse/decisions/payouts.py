@@ -1,9 +1,9 @@
 """Payouts that wait for a person: let them go, send them again, or say what became of them.
 
 A decision is about the payouts that its finding holds, or those of them that it names: their rows
-are locked in the order of their ids, as whoever sends locks them.  A finding grows and shrinks
-while people think, so whoever names none says how many there were to be seen: if it holds another
-number by then, the decision is refused.  The finding is closed when it holds none any more.
+are locked in the order of their ids, as whoever sends locks them.  Whoever names none says what
+there was to be seen, or how many: if the finding holds something else by then, the decision is
+refused.  The finding is closed when it holds none any more.
 
 To give up a larger amount takes two people: the first one's decision is only recorded, and carried
 out when another one takes the same for the same payouts; any other decision about the finding takes
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -39,6 +38,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from include.warehouse.database import array_literal
 from include.warehouse.decisions.answers import Answer, Change, Decide, DecisionRefused
+from include.warehouse.decisions.seen import Held, Sum, add_up, digest_of, refuse_unseen
 from include.warehouse.findings import TOLD_COUNT, close_finding
 from include.warehouse.tables import attempt, attempt_item, credit, decision, finding
 from include.warehouse.tables import transaction as payout
@@ -81,33 +81,31 @@ def close_if_nothing_is_held(connection: Connection, asked: Row[Any]) -> None:
         close_finding(connection, asked.finding_id, "system")
 
 
-@dataclass(frozen=True)
-class Held:
-    """How many payouts a finding holds, and what they come to in units of each currency."""
-
-    count: int
-    amounts: dict[str, str]
-
-
 def held_by(connection: Connection, finding_ids: Collection[int]) -> dict[int, Held]:
     """What each of these findings holds now: what is to be shown to whoever decides about it."""
-    held = {finding_id: Held(0, {}) for finding_id in finding_ids}
-    for row in connection.execute(
+    return _held(connection, finding_ids, payout.c.hold_finding_id.in_(finding_ids))
+
+
+def _held(
+    connection: Connection, finding_ids: Collection[int], these: ColumnElement[bool]
+) -> dict[int, Held]:
+    found = connection.execute(
         select(
             payout.c.hold_finding_id,
             payout.c.currency,
             func.count().label("payouts"),
             func.sum(payout.c.amount).label("amount"),
+            digest_of(payout.c.transaction_id, payout.c.amount).label("digest"),
         )
-        .where(payout.c.hold_finding_id.in_(finding_ids), payout.c.hold_reason.is_not(None))
+        .where(these, payout.c.hold_reason.is_not(None))
         .group_by(payout.c.hold_finding_id, payout.c.currency)
         .order_by(payout.c.hold_finding_id, payout.c.currency)
-    ):
-        before = held[row.hold_finding_id]
-        held[row.hold_finding_id] = Held(
-            before.count + row.payouts, {**before.amounts, row.currency: _in_units(row.amount)}
-        )
-    return held
+    )
+    sums = (
+        Sum(row.hold_finding_id, row.currency, row.payouts, _in_units(row.amount), row.digest)
+        for row in found
+    )
+    return add_up("payouts", finding_ids, sums)
 
 
 # --- the decisions ------------------------------------------------------------------------------
@@ -234,7 +232,8 @@ def _choose_seen(connection: Connection, asked: Row[Any], answer: Answer) -> dic
     """The same for a decision that changes something: only about what the person has seen."""
     before = _choose(connection, asked, answer)
     if "transaction_ids" not in answer.parameters:
-        _refuse_unseen(asked.finding_id, answer.parameters.get("payouts"), before)
+        held = _held(connection, [asked.finding_id], _IS_CHOSEN)[asked.finding_id]
+        refuse_unseen(asked.finding_id, answer.parameters, held)
     return before
 
 
@@ -271,7 +270,7 @@ def _refuse_strangers(connection: Connection, finding_id: int, named: Collection
             if strangers
             else "No payout was named.",
             "Give in `transaction_ids` payouts that it holds, or leave it empty for all of them "
-            "and give their number in `payouts`.",
+            "and say what you have seen in `seen` or `payouts`.",
         )
 
 
@@ -309,10 +308,6 @@ def _state(connection: Connection) -> dict[str, Any]:
 
 def _in_units(amount: Decimal | int) -> str:
     return str(Decimal(amount).scaleb(-_AMOUNT_DIGITS))
-
-
-def _sums(amounts: dict[str, str]) -> str:
-    return ", ".join(f"{amount} {currency}" for currency, amount in amounts.items())
 
 
 def _identity(connection: Connection) -> dict[str, Any]:
@@ -364,33 +359,19 @@ def _tell_what_is_left(connection: Connection, asked: Row[Any]) -> None:
         .order_by(payout.c.transaction_id)
         .limit(_EXAMPLES)
     ).all()
-    left = {**asdict(held), "examples": list(examples)}
+    left = {"count": held.count, "amounts": held.amounts, "examples": list(examples)}
     told = asked.summary.partition(_LEFT)[0]
     connection.execute(
         update(finding)
         .where(finding.c.finding_id == asked.finding_id)
         .values(
-            summary=f"{told}{_LEFT}{held.count} payouts, {_sums(held.amounts)}.",
+            summary=f"{told}{_LEFT}{held.count} payouts, {held.describe_amounts()}.",
             detail={**asked.detail, "left": left, TOLD_COUNT: held.count},
         )
     )
 
 
 # --- what is refused ----------------------------------------------------------------------------
-
-
-def _refuse_unseen(finding_id: int, seen: int | None, before: dict[str, Any]) -> None:
-    """All that the finding holds is only decided about by whoever has seen how much that is."""
-    if seen == before["count"]:
-        return
-    holds = f"finding {finding_id} holds {before['count']} now ({_sums(before['amounts'])})"
-    raise DecisionRefused(
-        f"The decision is about {seen} payouts, but {holds}."
-        if seen is not None
-        else f"The decision does not say about how many payouts it is: {holds}.",
-        "Look at them again, then say in `payouts` how many the finding shows, or name in "
-        "`transaction_ids` those that you mean.",
-    )
 
 
 def _refuse_never_sent(connection: Connection) -> None:

@@ -31,6 +31,7 @@ from include.warehouse.decisions.answers import (
     DecisionRefused,
     lock_batch,
 )
+from include.warehouse.decisions.seen import Held
 from include.warehouse.findings import KINDS, close_finding
 from include.warehouse.tables import decision, finding
 
@@ -70,10 +71,12 @@ def resolve(
     is left of it.  A few decisions may be taken anew after they have closed it.
 
     `parameters` may hold `record_id` (choose_version), `continue_from` (skip_page, move_cursor,
-    and try_again of a gap) and `transaction_ids` (payouts: only these of the finding).  Payouts
-    that together exceed `second_person_above`, in units of their currency, are lost only when two
-    people decide so.  Raises `DecisionRefused` if the finding is closed (unless the decision may be
-    taken anew), its kind does not know the decision, or what it is about has moved on.
+    and try_again of a gap), `transaction_ids` (payouts: only these of the finding), and what the
+    person has seen of payouts, credits or contents: `seen`, as `held_by` gives it, or of payouts
+    and credits their number alone, in `payouts`.  Payouts that together exceed
+    `second_person_above`, in units of their currency, are lost only when two people decide so.
+    Raises `DecisionRefused` if the finding is closed (unless the decision may be taken anew), its
+    kind does not know the decision, or what it is about has moved on.
     """
     if not reason.strip() or not decided_by.strip():
         raise DecisionRefused(
@@ -128,6 +131,15 @@ def _decide(asked: Row[Any], decision_name: str) -> Decide:
 def carried_out_by(kind: str, decision_name: str) -> Decide:
     """What carries out a decision that a finding of `kind` offers."""
     return _acknowledge if decision_name == "acknowledge" else _DECISIONS[kind, decision_name]
+
+
+def held_by(connection: Connection, kinds: Mapping[int, str]) -> dict[int, Held]:
+    """What each finding about payouts, credits or contents holds now, of these by their kinds."""
+    held: dict[int, Held] = {}
+    for about, find in _HELD_BY:
+        if finding_ids := [number for number, kind in kinds.items() if kind in about]:
+            held |= find(connection, finding_ids)
+    return held
 
 
 def _lock_finding(connection: Connection, finding_id: int, decision_name: str) -> Row[Any]:
@@ -206,3 +218,9 @@ _DECISIONS: dict[tuple[str, str], Decide] = {
     **markets.DECISIONS,
     **credits.DECISIONS,
 }
+
+_HELD_BY = (
+    (payouts.KINDS_ABOUT_PAYOUTS, payouts.held_by),
+    (credits.KINDS_ABOUT_CREDITS, credits.held_by),
+    (frozenset({"settlement_contested"}), settlements.held_by),
+)
