@@ -8,7 +8,6 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, insert, select, update
 
-from include.providers.texts import shown
 from include.warehouse.cursors import is_behind
 from include.warehouse.decisions.answers import Answer, Change, Decide, DecisionRefused, as_json
 from include.warehouse.landing import Gap, open_gap_finding
@@ -172,7 +171,7 @@ def check_entry(feed: Row[Any], entry: str) -> None:
     is_whole = entry.isascii() and entry.isdigit() and len(entry) <= _SEQUENCE_DIGITS
     if is_log_of_events(feed) and not is_whole:
         raise DecisionRefused(
-            f"{shown(entry)} is no `sequence` of an event, which is a whole number.",
+            f"{entry!a:.100} is no `sequence` of an event, which is a whole number.",
             "Give in `continue_from` the sequence of the event after which reading is to go on.",
         )
 
