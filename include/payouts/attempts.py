@@ -268,13 +268,20 @@ WHERE transaction_id = ANY (CAST(:ids AS text[]))
 ORDER BY transaction_id
 """)
 
-# What was refused may have been booked by another request of which nothing is known for sure.
+# What was refused may have been booked by another request of which nothing is known for sure.  One
+# that was answered with the same code is known now: a setting says what the code means.
 _DOUBTED_ELSEWHERE = text("""
 SELECT DISTINCT transaction_id
 FROM wallet.attempt_item
-JOIN unnest(CAST(:ids AS text[]), CAST(:attempts AS bigint[])) AS told (id, refused_by)
+JOIN unnest(
+    CAST(:ids AS text[]), CAST(:attempts AS bigint[]), CAST(:codes AS text[])
+) AS told (id, refused_by, refused_with)
     ON transaction_id = id
-WHERE attempt_id <> refused_by AND (outcome IS NULL OR outcome IN ('in_doubt', 'contested'))
+WHERE attempt_id <> refused_by AND (
+    outcome IS NULL
+    OR outcome IN ('in_doubt', 'contested')
+    OR (outcome = 'unclear' AND code IS DISTINCT FROM refused_with)
+)
 """)
 
 _HOLD = text("""
@@ -406,14 +413,17 @@ def _process(connection: Connection, booked: Sequence[_Row]) -> int:
 
 
 def _doubted_elsewhere(connection: Connection, refused: Sequence[_Row]) -> set[str]:
-    return set(connection.scalars(_DOUBTED_ELSEWHERE, _named(refused))) if refused else set()
+    if not refused:
+        return set()
+    codes = array_literal(row.code for row in refused)
+    return set(connection.scalars(_DOUBTED_ELSEWHERE, {**_named(refused), "codes": codes}))
 
 
 def _split(refused: Sequence[_Row], doubted: set[str]) -> tuple[list[_Row], list[_Row]]:
     """Those that were refused for sure, and those that another request may have booked."""
     sure = [row for row in refused if row.transaction_id not in doubted]
     doubtful = [
-        row._replace(detail=f"refused with {row.code}, after a request of which no answer came")
+        row._replace(detail=f"refused with {row.code}, after a request that may have booked it")
         for row in refused
         if row.transaction_id in doubted
     ]

@@ -276,7 +276,8 @@ def ask_about(connection: Connection, finding: Finding, concerned: ColumnElement
     )
     held = _describe_held(connection, finding_id)
     amounts = ", ".join(f"{amount} {currency}" for currency, amount in held["amounts"].items())
-    summary = finding.summary.format(held=f"{held['count']} payouts ({amounts})")
+    # The first one alone is ours: the rest may be a partner's text, with any braces in it.
+    summary = finding.summary.replace("{held}", f"{held['count']} payouts ({amounts})", 1)
     tell_finding(connection, finding_id, summary, {**finding.detail, **held})
     raise_again(connection, finding_id, held["count"])
 

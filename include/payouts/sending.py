@@ -270,7 +270,7 @@ class _Run:
         self._to_judge: set[Stage] = set()
         self._proven: set[str] = set()
         self._stopped: dict[str, str] = {}
-        self._tripped: set[str] = set()
+        self._tripped: dict[str, frozenset[str]] = {}
         self._filled: dict[str, tuple[int, int]] = {}
         self._said_at = time.monotonic()
         self.sent = Sent()
@@ -635,11 +635,12 @@ class _Run:
         if stage not in self._to_judge:
             return
         self._to_judge.discard(stage)
-        judged = stages.judge_stage(self._engine, self._sender, stage, self._settings)
+        tripped = self._tripped.get(stage.currency, frozenset())
+        judged = stages.judge_stage(self._engine, self._sender, stage, self._settings, tripped)
         self.sent.lost += judged.lost
         self.sent.held += judged.held
         if judged.codes:
-            self._tripped.add(stage.currency)
+            self._tripped[stage.currency] = tripped | frozenset(judged.codes)
             self._stopped[stage.currency] = f"too many alike: {', '.join(judged.codes)}"
             self._note_findings()
 
@@ -685,7 +686,7 @@ class _Run:
         """
         concerned = set(self._currencies())
         if self._errand.is_brief:
-            concerned |= self._tripped
+            concerned |= self._tripped.keys()
         stopped = {each: why for each, why in self._stopped.items() if each in concerned}
         if stopped:
             told = "; ".join(f"{currency}: {why}" for currency, why in sorted(stopped.items()))

@@ -103,6 +103,13 @@ WHERE hold_reason = 'refusal_pending' AND hold_finding_id IS NULL
 ORDER BY epoch, attempt.currency, stage
 """)
 
+_ASKED_ABOUT = text("""
+SELECT detail ->> 'code'
+FROM ops.finding
+WHERE kind = 'refusals_held' AND source = :source AND state = 'open'
+    AND detail ->> 'currency' = :currency
+""")
+
 _STOPPED = text("""
 SELECT detail ->> 'currency' AS currency, min(finding_id) AS finding_id
 FROM ops.finding
@@ -124,25 +131,39 @@ def stopped_currencies(engine: Engine) -> dict[str, int]:
         return {row.currency: row.finding_id for row in rows}
 
 
-def judge_stage(engine: Engine, sender: Sender, stage: Stage, settings: Settings) -> StageJudged:
+def judge_stage(
+    engine: Engine,
+    sender: Sender,
+    stage: Stage,
+    settings: Settings,
+    tripped: frozenset[str] = frozenset(),
+) -> StageJudged:
     """Make the stage's refusals lost, or owed if they are credits of a market, but for those of
     which there are too many: these are held, with one finding for each code.
 
-    All attempts of the stage must be closed.
+    There are too many of a code also if it has stopped the currency before, in this run
+    (`tripped`) or so that a finding still asks about it: then however few come behind it.  All
+    attempts of the stage must be closed.
     """
     this = stage._asdict()
     with transaction(engine, "sender") as connection:
         check_lease(connection, sender.lease)
         lock_source(connection, SOURCE)
         stopping = _stopping_codes(connection, stage, settings)
+        held_back = stopping | tripped | _asked_about(connection, stage.currency)
         pending = connection.execute(_LOCK_PENDING, this).all()
-        final = [row.transaction_id for row in pending if row.code not in stopping]
+        final = [row.transaction_id for row in pending if row.code not in held_back]
         lost = owed = 0
         if final:
             lost = connection.execute(_LOSE, {"ids": array_literal(final)}).rowcount
             owed = connection.execute(_OWE, {"ids": array_literal(final)}).rowcount
-        held = sum(_ask(connection, stage, code) for code in sorted(stopping))
+        held = sum(_ask(connection, stage, code) for code in sorted(held_back))
     return StageJudged(lost, held + owed, tuple(sorted(stopping)))
+
+
+def _asked_about(connection: Connection, currency: str) -> set[str]:
+    this = {"source": SOURCE, "currency": currency}
+    return set(connection.scalars(_ASKED_ABOUT, this))
 
 
 def _stopping_codes(connection: Connection, stage: Stage, settings: Settings) -> frozenset[str]:

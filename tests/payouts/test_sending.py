@@ -9,6 +9,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import pairwise
@@ -19,21 +20,23 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from include.payouts import attempts, sending
-from include.payouts.attempts import Batch, Stage
+from include.payouts.attempts import Batch, Stage, Told
 from include.payouts.due import Planned, plan
+from include.payouts.judging import judge_answer
 from include.payouts.outbox import freeze_new
 from include.payouts.outcome import DayUnfinished, Outcome, check_outcome
-from include.payouts.partner import Partner
+from include.payouts.partner import Partner, Wire
 from include.payouts.sending import LEASE, BreakerTripped, PartnerUnavailable, SendingStopped, Sent
 from include.providers import wallet
 from include.providers.errors import Fatal
 from include.providers.http import Answer
+from include.providers.wallet import ITEM_CODES
 from include.sandbox.addresses import WALLET_KEY, WALLET_SECRET
 from include.sandbox.client import Sandbox
 from include.warehouse.leases import hold_lease
 from tests.local.waiting import wait_for
 from tests.payouts.entering import DAY, rows, stored
-from tests.payouts.resending import Resend, all_are, names
+from tests.payouts.resending import Resend, all_are, names, partner_at
 from tests.warehouses import Warehouse
 
 
@@ -504,6 +507,39 @@ def test_refused_after_a_request_without_an_answer_is_contested(resend: Resend) 
     assert resend.states()["b"] == "processed"
 
 
+@pytest.mark.parametrize("is_idempotent", [True, False])
+def test_refused_after_an_answer_that_nobody_knows_is_contested(
+    resend: Resend, is_idempotent: bool
+) -> None:
+    """It was credited, and answered with a code that is in no table."""
+    resend.change(wallet_partner_idempotent=is_idempotent)
+    resend.sandbox.configure(
+        "wallet", repeats="first_answer" if is_idempotent else "credited_again"
+    )
+    resend.enter("a")
+    resend.sandbox.fault("wallet", "unknown_value", value="RS_ERROR_NEW")
+    with pytest.raises(SendingStopped):
+        resend.send()
+    refuse(resend, "a", checks_accounts_first=True, stores_refusals=False)
+    resend.send()
+    if not is_idempotent:
+        resend.decide("send_again")
+        resend.send()
+    assert (resend.states(), resend.credits()) == ({"a": "contested"}, {"a": 1})
+    assert resend.findings() == ["transactions_contested"]
+
+
+def test_an_unknown_refusal_is_lost_once_a_setting_says_that_its_code_is_final(
+    resend: Resend,
+) -> None:
+    resend.enter("a")
+    refuse(resend, "a", code="RS_ERROR_NEW", stores_refusals=False)
+    with pytest.raises(SendingStopped):
+        resend.send()
+    resend.change(wallet_item_codes={"RS_ERROR_NEW": "final"})
+    assert resend.send() == Sent(requests=1, lost=1)
+
+
 def test_a_partner_that_forgets_its_refusals_may_pay_later(resend: Resend) -> None:
     resend.change(wallet_sends_a_window=1)
     resend.enter("a", "b")
@@ -739,6 +775,60 @@ def test_a_question_counts_all_that_it_asks_about_whichever_stage_they_came_with
     assert held > 10
     assert finding.detail["count"] == held
     assert f"refused {held} payouts (" in finding.summary
+
+
+def test_once_a_code_has_stopped_its_currency_nothing_behind_it_is_lost(resend: Resend) -> None:
+    """The next stage was under way by then, and is small."""
+    resend.change(wallet_stage_items=20, wallet_batch_items=10, wallet_requests_at_once=4)
+    resend.enter(*names(11 + 20 + 5))
+    codes = {"RS_ERROR": [*names(36)[11:34]], "RS_ERROR_USER_DISABLED": names(36)[34:]}
+    resend.sandbox.configure(
+        "wallet", codes=[{"code": code, "transactions": ids} for code, ids in codes.items()]
+    )
+    resend.send()
+    assert counts(resend) == {"processed": 11, "refusal_pending": 23, "lost": 2}
+    assert resend.findings() == ["refusals_held"]
+    [finding] = rows(resend.warehouse, "SELECT detail FROM ops.finding")
+    assert finding.detail["count"] == 23
+
+
+def test_a_late_refusal_with_a_code_that_is_asked_about_is_not_lost(resend: Resend) -> None:
+    """It answers a request of an earlier sender, whose stage held no other payout."""
+    resend.sandbox.configure("wallet", codes=[{"code": "RS_ERROR"}])
+    resend.enter("late")
+    engine = resend.warehouse.engine
+    freeze_new(engine)
+    with hold_lease(engine, "sender", LEASE, "test", 5) as lease:
+        sender, _ = attempts.open_window(engine, lease, "test", 60)
+        stage = Stage(lease.epoch, "EUR", 1)
+        [late] = attempts.commit_attempts(engine, sender, [Batch(stage, ["late"])], 1)
+    assert late is not None
+    with closing(Wire(partner_at(resend.sandbox), resend.settings)) as wire:
+        answer = wire.post(late)
+    resend.enter(*names(11))
+    with pytest.raises(BreakerTripped):
+        resend.send()
+    assert resend.states() == all_are("refusal_pending", names(11)) | {"late": "open"}
+    told = Told(late.attempt_id, judge_answer(late.items, answer, ITEM_CODES), answer)
+    attempts.close_attempts(engine, sender, [told], is_idempotent=True)
+    resend.send()
+    assert resend.states() == all_are("refusal_pending", [*names(11), "late"])
+    assert resend.findings() == ["refusals_held"]
+
+
+def test_a_code_with_braces_asks_as_any_other_and_keeps_no_currency_from_being_sent(
+    resend: Resend,
+) -> None:
+    resend.change(wallet_item_codes={"E{limit} {held}": "final"})
+    resend.enter(*names(12))
+    resend.enter("u", currency="USD")
+    resend.sandbox.configure("wallet", codes=[{"code": "E{limit} {held}", "currencies": ["EUR"]}])
+    with pytest.raises(BreakerTripped, match=r"too many alike: E\{limit\} \{held\}, finding 1"):
+        resend.send()
+    assert counts(resend) == {"refusal_pending": 11, "open": 1, "processed": 1}
+    [finding] = rows(resend.warehouse, "SELECT summary FROM ops.finding")
+    assert finding.summary.startswith("The wallet refused 11 payouts (27500.00000 EUR) with ")
+    assert "E{limit} {held}: too many" in finding.summary
 
 
 def test_refusals_of_our_key_inside_a_failure_stop_the_run_and_hold_nothing(
