@@ -289,8 +289,9 @@ class AnsweredItem(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One element of an answer's `data`, as it was answered and not yet judged.
 
     A text is None if it is missing, no text, longer than `TEXT_CHARACTERS_LIMIT` or not to be
-    stored in Postgres; `code` is the element's `status`.  Of equal names the last one counts.
-    Fields that the documentation does not name are only in the stored answer.
+    stored in Postgres; `code` is the element's `status`.  A name that an element has twice, with
+    differing values, says nothing; but each `status` of one that has several is an answer of its
+    own.  Fields that the documentation does not name are only in the stored answer.
     """
 
     code: str | None
@@ -352,7 +353,8 @@ def read_answer(body: bytes) -> PartnerAnswer:
         return PartnerAnswer(code=code, unusable_reason="the answer has no list `data`")
     if not data:
         return PartnerAnswer(code=code, unusable_reason="the list `data` is empty")
-    return PartnerAnswer(code=code, items=tuple(map(_answered_item, data)))
+    items = (_answered_item(element, status) for element in data for status in _statuses(element))
+    return PartnerAnswer(code=code, items=tuple(items))
 
 
 def classify_answer(
@@ -398,17 +400,41 @@ def _integer(digits: str) -> int | None:
     return int(digits) if len(digits) <= _BALANCE_DIGITS_LIMIT else None
 
 
+class _Contradiction(tuple[object, ...]):
+    """The values of a name that an object has more than once, and not alike."""
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        said: dict[str, list[object]] = {}
+        for name, value in pairs:
+            said.setdefault(name, []).append(value)
+        for name, values in said.items():
+            if any(value != values[0] for value in values):
+                fields[name] = _Contradiction(values)
+    return fields
+
+
 # A number with a point or an exponent is not one of the wire's whole units; it reads as nothing.
 _JSON = json.JSONDecoder(
-    parse_int=_integer, parse_float=lambda digits: None, parse_constant=_no_constant
+    parse_int=_integer,
+    parse_float=lambda digits: None,
+    parse_constant=_no_constant,
+    object_pairs_hook=_object,
 )
 
 
-def _answered_item(element: object) -> AnsweredItem:
+def _statuses(element: object) -> tuple[object, ...]:
+    status = element.get("status") if isinstance(element, dict) else None
+    return status if isinstance(status, _Contradiction) else (status,)
+
+
+def _answered_item(element: object, status: object) -> AnsweredItem:
     fields = element if isinstance(element, dict) else {}
     balance = fields.get("balance")
     return AnsweredItem(
-        code=_text(fields.get("status")),
+        code=_text(status),
         transaction_id=_text(fields.get("transactionId")),
         ref_transaction_id=_text(fields.get("refTransactionId")),
         session_id=_text(fields.get("sessionId")),

@@ -210,6 +210,41 @@ def test_what_is_booked_by_an_answer_that_refuses_the_request_is_contested(
     assert judgement.foreign_ids == ()
 
 
+@pytest.mark.parametrize("codes", [(OK, FINAL), (FINAL, OK), (FINAL, None), (OK, OK, UNKNOWN)])
+def test_one_answer_with_several_codes_contests_its_item(codes: tuple[str | None, ...]) -> None:
+    statuses = ", ".join(f'"status": {json.dumps(code)}' for code in codes)
+    body = envelope(answered(B, OK), answered(C, OK)).replace(
+        b'"data": [', f'"data": [{{"transactionId": "a", {statuses}}}, '.encode()
+    )
+    judgement = judge(body)
+
+    assert outcomes(judgement) == ["contested", "ok", "ok"]
+    assert (judgement.items[0].detail or "").startswith("answered more than once: ")
+
+
+def test_one_answer_with_the_same_code_twice_is_one_answer() -> None:
+    body = ALL_OK.replace(b'"status": "RS_OK"', b'"status": "RS_OK", "status": "RS_OK"')
+
+    assert outcomes(judge(body)) == ["ok"] * 3
+
+
+@pytest.mark.parametrize("code", [OK, FINAL])
+def test_one_answer_about_two_payouts_concludes_nothing_of_either(code: str) -> None:
+    body = envelope(answered(A, code), answered(C, OK)).replace(
+        b'"transactionId": "a"', b'"transactionId": "b", "transactionId": "a"'
+    )
+    judgement = judge(body)
+
+    assert outcomes(judgement) == ["in_doubt", "in_doubt", "ok"]
+    assert judgement.foreign_ids == ("(without a transactionId)",)
+
+
+def test_an_envelope_with_two_codes_is_a_failure() -> None:
+    body = ALL_OK.replace(b'"status"', b'"status": "RS_ERROR", "status"', 1)
+
+    assert outcomes(judge(body)) == ["contested"] * 3
+
+
 def test_an_item_that_is_missing_is_in_doubt_and_the_others_apply() -> None:
     judgement = judge(envelope(answered(A, OK), answered(C, FINAL)))
 

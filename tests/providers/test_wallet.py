@@ -625,7 +625,9 @@ def test_every_element_of_any_answer_is_read_and_can_be_stored(
 ) -> None:
     body = json.dumps({"status": status, "data": data}).encode()
     read = read_answer(body[: cut_at % len(body)] if is_cut else body)
-    if is_cut or b"NaN" in body or b"Infinity" in body:
+    constants: list[str] = []
+    json.loads(body, parse_constant=constants.append)
+    if is_cut or constants:
         assert (read.items, read.classify()) == ((), Envelope.UNUSABLE)
     else:
         assert len(read.items) == len(data)
