@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine, text
 
 from include.payouts.judging import ItemOutcome, Judgement
 from include.payouts.outbox import SOURCE
-from include.providers.http import Answer
+from include.providers.http import Answer, now
 from include.providers.wallet import join_items
 from include.warehouse.database import array_literal, look_up_by_key, transaction
 from include.warehouse.findings import Finding, open_finding
@@ -57,7 +57,7 @@ class Attempt:
     """One request, committed: its items' bytes by id in their order.
 
     It began to be committed at `begun_at`, and nothing of it is sent after `ends_at`, both on the
-    clock of `time.monotonic`.
+    clock of `now`.
     """
 
     attempt_id: int
@@ -87,6 +87,14 @@ class Closed:
     refused: int = 0
     contested: int = 0
     in_doubt: int = 0
+
+    def __add__(self, other: Closed) -> Closed:
+        return Closed(
+            self.processed + other.processed,
+            self.refused + other.refused,
+            self.contested + other.contested,
+            self.in_doubt + other.in_doubt,
+        )
 
 
 # --- before the first byte ----------------------------------------------------------------------
@@ -155,7 +163,7 @@ def commit_attempts(
         check_lease(connection, sender.lease)
         intents = _lock_due(connection, batches)
         # Read before the server reads its clock: ours is over first.
-        begun_at = time.monotonic()
+        begun_at = now()
         numbers = _insert(connection, sender, [each for each in intents if each], deadline_seconds)
     return [
         intent
@@ -597,11 +605,11 @@ def open_window(
 
     Without `seconds` it is a new one that has no length, and counts in no limit.
     """
-    now = time.monotonic()
+    asked_at = time.monotonic()
     with transaction(engine, "sender") as connection:
         check_lease(connection, lease)
         window = connection.execute(_OPEN_WINDOW, {"epoch": lease.epoch, "seconds": seconds}).one()
-    return Sender(lease, window.window_id, run_id), now + float(window.remaining)
+    return Sender(lease, window.window_id, run_id), asked_at + float(window.remaining)
 
 
 def is_silent(engine: Engine, requests: int, seconds: float) -> bool:

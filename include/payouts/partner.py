@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass, field, replace
 
 from include.payouts.attempts import Attempt
 from include.providers import wallet
-from include.providers.http import Answer, Client
+from include.providers.http import Answer, Client, now
 from include.settings import Settings
 
 
@@ -35,7 +36,10 @@ class Wire:
     def post(self, attempt: Attempt) -> Answer:
         """Send the attempt's body, once."""
         return wallet.post_settlement(
-            self._client(), attempt.body, self._signing, ends_at=attempt.ends_at
+            self._client(),
+            attempt.body,
+            self._signing,
+            ends_at=time.monotonic() + attempt.ends_at - now(),
         )
 
     def without_key(self, answer: Answer) -> Answer:

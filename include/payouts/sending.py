@@ -13,15 +13,16 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import date
 from itertools import chain, islice, repeat
 from typing import Any, NamedTuple
 
 import tenacity
+from psycopg2.errors import LockNotAvailable
 from sqlalchemy import Engine
-from sqlalchemy.exc import DataError, IntegrityError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from include.payouts import attempts, doubts, due, outbox, stages
@@ -41,7 +42,7 @@ from include.payouts.partner import Partner, Wire
 from include.payouts.stages import CANARY
 from include.providers import wallet
 from include.providers.errors import Retriable
-from include.providers.http import Answer
+from include.providers.http import Answer, now
 from include.settings import Settings
 from include.warehouse.leases import LeaseHeld, LeaseLost, hold_lease
 
@@ -68,12 +69,26 @@ _BRIEF_SECONDS = 600.0
 # Each run would bring more credits into doubt while the wallet is silent.
 _SILENCE_SECONDS = 900.0
 
-# An answer is worth a minute's waiting for a warehouse that restarts.
+
+def _is_locked(error: BaseException) -> bool:
+    return isinstance(error, OperationalError) and isinstance(error.orig, LockNotAvailable)
+
+
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, OperationalError | PoolTimeoutError) and not _is_locked(error)
+
+
+# An answer is worth a minute's waiting for a warehouse that restarts, and some for a payout that
+# somebody has locked.
 _STORING = tenacity.Retrying(
-    retry=tenacity.retry_if_exception_type((OperationalError, PoolTimeoutError)),
+    retry=tenacity.retry_if_exception(_may_pass),
     stop=tenacity.stop_after_delay(60),
     wait=tenacity.wait_exponential(multiplier=0.1, max=5),
     reraise=True,
+)
+_STORING_LOCKED = _STORING.copy(
+    retry=tenacity.retry_if_exception_type((OperationalError, PoolTimeoutError)),
+    stop=tenacity.stop_after_delay(180),
 )
 
 
@@ -245,13 +260,13 @@ class _Run:
         closes_at: float,
         errand: Errand,
     ) -> None:
-        now = time.monotonic()
+        began = time.monotonic()
         self._engine = engine
         self._wire = wire
         self._settings = settings
         self._sender = sender
-        self._closes_at = now + _BRIEF_WAIT_SECONDS if errand.is_brief else closes_at
-        self._ends_at = now + _BRIEF_SECONDS if errand.is_brief else math.inf
+        self._closes_at = began + _BRIEF_WAIT_SECONDS if errand.is_brief else closes_at
+        self._ends_at = began + _BRIEF_SECONDS if errand.is_brief else math.inf
         self._errand = errand
         self._batch_items = errand.batch_items
         self._codes = wallet.item_codes(settings)
@@ -272,7 +287,7 @@ class _Run:
         self._stopped: dict[str, str] = {}
         self._tripped: dict[str, frozenset[str]] = {}
         self._filled: dict[str, tuple[int, int]] = {}
-        self._said_at = time.monotonic()
+        self._said_at = began
         self.sent = Sent()
 
     def close(self) -> None:
@@ -435,8 +450,8 @@ class _Run:
 
         Those to be tried again come first.  For each thread one attempt waits.
         """
-        now = time.monotonic()
-        next_up = [each for each in reversed(self._waiting) if each.may_begin_at <= now][
+        moment = time.monotonic()
+        next_up = [each for each in reversed(self._waiting) if each.may_begin_at <= moment][
             : self._free
         ]
         for each in next_up:
@@ -506,7 +521,7 @@ class _Run:
         """In a thread of its own: send the attempt, and hear what the partner says."""
         if self._stop.is_set():
             return _Heard(attempt, unsent="the run stopped before it")
-        if time.monotonic() - attempt.begun_at > self._longest_wait:
+        if now() - attempt.begun_at > self._longest_wait:
             # Another one is committed in its place: under the lock, and with its whole time.  What
             # is left of this one may be less than the request took that it waited for.
             return _Heard(attempt, unsent="it waited for too long before it was sent")
@@ -536,20 +551,44 @@ class _Run:
     def _close(self, told: list[Told]) -> Closed:
         """Store answers, trying again while the warehouse is away: they will not come again."""
         try:
-            return _STORING.copy()(
-                attempts.close_attempts,
-                self._engine,
-                self._sender,
-                told,
-                is_idempotent=self._settings.wallet_partner_idempotent,
-            )
-        except (DataError, IntegrityError):
+            return self._close_together(told, _STORING)
+        except (DataError, IntegrityError, OperationalError) as error:
+            if isinstance(error, OperationalError) and not _is_locked(error):
+                raise
             # One that cannot be stored must not cost the others theirs.
-            if len(told) > 1:
-                for each in told:
-                    with suppress(DataError, IntegrityError):
-                        self._close([each])
-            raise
+            return self._close_each(told)
+
+    def _close_each(self, told: list[Told]) -> Closed:
+        """Store answers one by one; last, and longest, those whose payouts somebody has locked."""
+        closed = Closed()
+        locked: list[Told] = []
+        failure: DBAPIError | None = None
+        for each in told:
+            try:
+                closed += self._close_together([each], _STORING)
+            except (DataError, IntegrityError) as error:
+                failure = error
+            except OperationalError as error:
+                if not _is_locked(error):
+                    raise
+                locked.append(each)
+        for each in locked:
+            try:
+                closed += self._close_together([each], _STORING_LOCKED)
+            except DBAPIError as error:
+                failure = error
+        if failure is not None:
+            raise failure
+        return closed
+
+    def _close_together(self, told: list[Told], storing: tenacity.Retrying) -> Closed:
+        return storing.copy()(
+            attempts.close_attempts,
+            self._engine,
+            self._sender,
+            told,
+            is_idempotent=self._settings.wallet_partner_idempotent,
+        )
 
     def _count(self, delivery: _Delivery, stage: Stage) -> None:
         judgement = delivery.told.judgement

@@ -13,10 +13,12 @@ import json
 import logging
 import socket
 import ssl
+import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -190,9 +192,9 @@ class Client:
         """Write the JSON `body`, once, and hand back the answer whatever its status is.
 
         `ends_at` is the deadline on the clock of `time.monotonic`: the first byte is not written
-        after it, even if this process was stopped in between.  Raises `Retriable` if no byte of
-        the request was written, `Fatal` if that is because the certificate is not to be trusted,
-        and `Ambiguous` if one was written and no status came back.
+        after it, even if this process or this machine was stopped in between.  Raises `Retriable`
+        if no byte of the request was written, `Fatal` if that is because the certificate is not to
+        be trusted, and `Ambiguous` if one was written and no status came back.
         """
         request = self._client.build_request(
             "POST",
@@ -593,16 +595,28 @@ def _log_retry(state: tenacity.RetryCallState) -> None:
     _log.warning("%s Attempt %d; asking again.", happened, state.attempt_number)
 
 
-@dataclass(slots=True)
-class _Call:
-    """One call on the wire: when it must be over (monotonic seconds), and whether it began."""
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
-    ends_at: float
-    request_started: bool = False
+
+def now() -> float:
+    """Seconds on the clock by which deadlines are kept: it goes on while the machine is suspended,
+    when that of `time.monotonic` stands still.
+    """
+    return time.clock_gettime(_CLOCK)
+
+
+class _Call:
+    """One call on the wire: when it must be over, and whether it began."""
+
+    __slots__ = ("_ends_at", "request_started")
+
+    def __init__(self, ends_at: float) -> None:
+        self._ends_at = now() + ends_at - time.monotonic()
+        self.request_started = False
 
     def remaining(self, kind: type[httpcore.TimeoutException]) -> float:
         """Seconds left, above zero; raises `kind` when there are none."""
-        seconds = self.ends_at - time.monotonic()
+        seconds = self._ends_at - now()
         if seconds <= 0:
             raise kind("the deadline of the whole call has passed")
         return seconds
@@ -661,19 +675,37 @@ class _DeadlineBackend(httpcore.NetworkBackend):
         raise failure
 
 
+# On, and for no time.
+_AT_ONCE = struct.pack("ii", 1, 0)
+
+
 class _DeadlineStream(httpcore.NetworkStream):
     def __init__(self, backend: _DeadlineBackend, stream: httpcore.NetworkStream) -> None:
         self._backend = backend
         self._stream = stream
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        remaining = self._backend.call.remaining(httpcore.ReadTimeout)
-        return self._stream.read(max_bytes, remaining)
+        with self._ending_at_once():
+            remaining = self._backend.call.remaining(httpcore.ReadTimeout)
+            return self._stream.read(max_bytes, remaining)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        remaining = self._backend.call.remaining(httpcore.WriteTimeout)
-        self._backend.call.request_started = True
-        self._stream.write(buffer, remaining)
+        with self._ending_at_once():
+            remaining = self._backend.call.remaining(httpcore.WriteTimeout)
+            self._backend.call.request_started = True
+            self._stream.write(buffer, remaining)
+
+    @contextmanager
+    def _ending_at_once(self) -> Iterator[None]:
+        """At the deadline, have what this machine still keeps of a request thrown away when the
+        connection is closed: it would be sent as soon as the other side takes it.
+        """
+        try:
+            yield
+        except httpcore.TimeoutException:
+            connected: socket.socket = self._stream.get_extra_info("socket")
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+            raise
 
     def close(self) -> None:
         self._stream.close()

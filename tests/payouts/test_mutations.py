@@ -27,7 +27,7 @@ from include.payouts.judging import ItemJudgement, ItemOutcome, Judgement, Resul
 from include.payouts.outbox import freeze_new
 from include.payouts.sending import BreakerTripped, PartnerUnavailable, SendingStopped
 from include.providers import wallet
-from include.providers.http import Answer
+from include.providers.http import Answer, now
 from include.providers.wallet import CodeClass, join_items, read_answer
 from include.sandbox.addresses import WALLET_SECRET
 from include.sandbox.client import Sandbox
@@ -392,8 +392,8 @@ def the_attempt_is_committed_with_its_answer(resend: Resend, patch: Patch) -> No
             row.transaction_id: bytes(row.item) for row in found if row.transaction_id in batch.ids
         }
         intents[-len(intents)] = engine, sender, [batch], seconds
-        now = time.monotonic()
-        attempt = Attempt(1 - len(intents), items, begun_at=now, ends_at=now + seconds)
+        begun_at = now()
+        attempt = Attempt(1 - len(intents), items, begun_at=begun_at, ends_at=begun_at + seconds)
         return attempt if items else None
 
     def commit_and_close(
@@ -463,7 +463,7 @@ def the_deadline_is_not_asked_for(resend: Resend, patch: Patch) -> None:
             for attempt in commit_attempts(*given)
         ]
 
-    commit_attempts, now = attempts.commit_attempts, time.monotonic
+    commit_attempts = attempts.commit_attempts
     patch.setattr(attempts, "commit_attempts", commit)
 
 

@@ -6,6 +6,8 @@ After every test the checker compares the warehouse with the partner's own books
 from __future__ import annotations
 
 import socket
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,23 +18,25 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import IntegrityError, OperationalError
+from tenacity import stop_after_delay
 
 from include.payouts import attempts, sending
-from include.payouts.attempts import Batch, Stage, Told
-from include.payouts.due import Planned, plan
+from include.payouts.attempts import Batch, Closed, Stage, Told
+from include.payouts.due import Errand, Planned, plan
 from include.payouts.judging import judge_answer
 from include.payouts.outbox import freeze_new
 from include.payouts.outcome import DayUnfinished, Outcome, check_outcome
 from include.payouts.partner import Partner, Wire
 from include.payouts.sending import LEASE, BreakerTripped, PartnerUnavailable, SendingStopped, Sent
 from include.providers import wallet
-from include.providers.errors import Fatal
+from include.providers.errors import Fatal, Retriable
 from include.providers.http import Answer
 from include.providers.wallet import ITEM_CODES
 from include.sandbox.addresses import WALLET_KEY, WALLET_SECRET
 from include.sandbox.client import Sandbox
+from include.warehouse import database
 from include.warehouse.leases import hold_lease
 from tests.local.waiting import wait_for
 from tests.payouts.entering import DAY, rows, stored
@@ -155,9 +159,96 @@ def test_an_answer_that_cannot_be_stored_costs_no_other_its_own(resend: Resend) 
     assert resend.credits() == dict.fromkeys(resend.states(), 1)
 
 
+@pytest.fixture
+def locked_answer(resend: Resend, monkeypatch: pytest.MonkeyPatch) -> Iterator[Connection]:
+    """The session of somebody who locks `t012` while the wallet answers it, and its neighbours of
+    other requests are being answered; locks are waited for no longer than a moment.
+    """
+
+    def look_up_by_key(connection: Connection) -> None:
+        database.look_up_by_key(connection)
+        connection.execute(text("SET LOCAL lock_timeout = '200ms'"))
+
+    def post(client: Any, body: bytes, *given: Any, **named: Any) -> Answer:
+        if b'"t012"' in body and len(sizes(resend)) < 4:
+            session.execute(
+                text("SELECT FROM wallet.transaction WHERE transaction_id = 't012' FOR UPDATE")
+            )
+        return post_settlement(client, body, *given, **named)
+
+    post_settlement = wallet.post_settlement
+    monkeypatch.setattr(attempts, "look_up_by_key", look_up_by_key)
+    monkeypatch.setattr(wallet, "post_settlement", post)
+    resend.change(wallet_requests_at_once=2, wallet_deadline_seconds=4, wallet_lease_seconds=30)
+    resend.enter(*names(11 + 8))
+    with resend.warehouse.owner_engine.connect() as session:
+        yield session
+
+
+def test_a_payout_that_somebody_has_locked_costs_no_other_request_its_answer(
+    resend: Resend, locked_answer: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_STORING", "_STORING_LOCKED"):
+        quick = getattr(sending, name).copy(stop=stop_after_delay(1))
+        monkeypatch.setattr(sending, name, quick)
+    with pytest.raises(OperationalError, match="lock timeout"):
+        resend.send()
+    locked_answer.rollback()
+    assert resend.states() == all_are("processed", names(19)) | all_are("open", names(15)[11:])
+    resend.wait_until_requests_are_over()
+    resend.send()
+    assert resend.credits() == dict.fromkeys(names(19), 1)
+
+
+def test_an_answer_is_stored_once_its_payout_is_locked_no_more(
+    resend: Resend, locked_answer: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def close_each(run: Any, told: list[Told]) -> Closed:
+        is_locked.set()
+        return close_one_by_one(run, told)
+
+    is_locked = threading.Event()
+    close_one_by_one = sending._Run._close_each
+    monkeypatch.setattr(sending._Run, "_close_each", close_each)
+    with ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(resend.send)
+        assert is_locked.wait(20)
+        locked_answer.rollback()
+        assert sent.result() == Sent(requests=4, processed=19)
+
+
 def payouts_of_request(number: int) -> list[str]:
     """The payouts of a request of four, behind the two of the canary."""
     return names(11 + 4 * (number - 2))[-4:]
+
+
+def test_nothing_is_sent_after_its_deadline_if_the_machine_was_suspended(
+    resend: Resend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock of `time.monotonic` stands still meanwhile; the warehouse's goes on."""
+    engine = resend.warehouse.engine
+    resend.enter("a")
+    freeze_new(engine)
+    with (
+        hold_lease(engine, "sender", LEASE, "sleeps", 5) as lease,
+        closing(Wire(partner_at(resend.sandbox), resend.settings)) as wire,
+    ):
+        sender, closes_at = attempts.open_window(engine, lease, "sleeps", 60)
+        errand = Errand(DAY, 4)
+        with closing(sending._Run(engine, wire, resend.settings, sender, closes_at, errand)) as run:
+            batch = Batch(Stage(lease.epoch, "EUR", 0), ["a"])
+            [attempt] = attempts.commit_attempts(engine, sender, [batch], 1)
+            assert attempt is not None
+            stands_still = time.monotonic()
+            resend.wait_until_requests_are_over()
+            with monkeypatch.context() as patch:
+                patch.setattr(time, "monotonic", lambda: stands_still)
+                assert run._ask(attempt).unsent
+                with pytest.raises(Retriable, match="Nothing of this call was sent"):
+                    wire.post(attempt)
+    assert resend.requests() == []
+    resend.send()
+    assert resend.credits() == {"a": 1}
 
 
 def test_each_currency_is_sent_by_itself_and_has_its_own_beginning(resend: Resend) -> None:

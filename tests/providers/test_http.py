@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 import time
+from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -526,6 +527,42 @@ def test_no_byte_is_written_after_the_deadline_not_even_on_an_open_connection() 
         assert caught.value.happened.endswith(NOTHING_SENT)
         posted(client)
     assert len(server.requests) == 2
+
+
+def test_no_byte_is_written_after_the_deadline_if_the_machine_was_suspended_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While it signs; the clock of `time.monotonic` stands still then."""
+
+    class Suspended(Stamp):
+        def auth_flow(
+            self, request: httpx.Request
+        ) -> Generator[httpx.Request, httpx.Response, None]:
+            stands_still = time.monotonic()
+            time.sleep(0.3)
+            monkeypatch.setattr(time, "monotonic", lambda: stands_still)
+            yield from super().auth_flow(request)
+
+    with wire_server(answer()) as server, client_of(server) as client:
+        with pytest.raises(Retriable, match="before its deadline"):
+            posted(client, seconds=0.2, auth=Suspended())
+        assert server.requests == []
+
+
+def test_no_byte_of_a_request_is_sent_after_its_deadline_by_this_machine() -> None:
+    """The other side takes the first bytes only then."""
+    body = b" " * 1_000_000
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        with client_of(WireServer(f"http://127.0.0.1:{port}", [])) as client:
+            with pytest.raises(Ambiguous, match="before its deadline"):
+                client.post("/payouts", body, auth=Stamp(), ends_at=time.monotonic() + 0.3)
+            connection, _ = listener.accept()
+            with connection, pytest.raises(ConnectionResetError):
+                deque(iter(lambda: connection.recv(65536), b""), maxlen=0)
 
 
 @pytest.mark.parametrize(
