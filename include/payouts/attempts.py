@@ -101,11 +101,14 @@ class Closed:
 
 # Bound to an earlier request are those which that one may still reach, or may have reached.  A row
 # that somebody else has locked is not due now: a session that never ends would stop all others.
+# Nor is one whose release is yet to come, by a clock that was set back: what is sent after it is
+# told by its time from what was sent before.
 _LOCK_DUE = text("""
 SELECT transaction_id, item, amount
 FROM wallet.transaction
 WHERE transaction_id = ANY (CAST(:ids AS text[]))
     AND disposition = 'open' AND hold_reason IS NULL AND item IS NOT NULL
+    AND coalesce(released_at, '-infinity') <= now()
     AND NOT EXISTS (
         SELECT
         FROM wallet.attempt_item
@@ -263,8 +266,10 @@ FOR UPDATE
 _PROCESS = text("""
 UPDATE wallet.transaction
 SET disposition = 'processed', hold_reason = NULL, hold_detail = NULL, hold_finding_id = NULL,
-    evidence = jsonb_build_object('attempt_id', told.attempt_id, 'code', 'RS_OK')
-FROM unnest(CAST(:ids AS text[]), CAST(:attempts AS bigint[])) AS told (id, attempt_id)
+    evidence = jsonb_build_object('attempt_id', told.attempt_id, 'code', told.code)
+FROM unnest(
+    CAST(:ids AS text[]), CAST(:attempts AS bigint[]), CAST(:codes AS text[])
+) AS told (id, attempt_id, code)
 WHERE transaction_id = told.id AND disposition = 'open'
 """)
 
@@ -410,7 +415,8 @@ def _apply(connection: Connection, rows: Sequence[_Row], is_idempotent: bool) ->
 def _process(connection: Connection, booked: Sequence[_Row]) -> int:
     if not booked:
         return 0
-    processed = connection.execute(_PROCESS, _named(booked)).rowcount
+    codes = array_literal(row.code for row in booked)
+    processed = connection.execute(_PROCESS, {**_named(booked), "codes": codes}).rowcount
     if processed < len(booked):
         found = connection.execute(_BOOKED_OTHERWISE, _named(booked))
         otherwise = {row.transaction_id: row.disposition for row in found}

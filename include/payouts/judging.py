@@ -117,8 +117,10 @@ def judge_answer(
     sent: Mapping[str, bytes], answer: Answer, codes: Mapping[str, CodeClass]
 ) -> Judgement:
     """An attempt that was answered; `sent` are its items' bytes by id, in their order."""
-    status = f"HTTP {answer.status}"
     told = read_answer(answer.body)
+    status = f"HTTP {answer.status}"
+    if told.code is not None and classify_code(told.code, codes) is not CodeClass.OK:
+        status = f"{status}, {told.code}"
     execution = classify_answer(answer, told, codes)
     match execution:
         case Execution.ANSWERED:
@@ -126,10 +128,10 @@ def judge_answer(
         case Execution.IN_DOUBT:
             why = ", ".join(filter(None, (status, told.unusable_reason)))
             broken = why if answer.is_complete else f"{why}, broken off"
-            return _alike(sent, Result.IN_DOUBT, ItemOutcome.IN_DOUBT, broken)
+            judgement = _alike(sent, Result.IN_DOUBT, ItemOutcome.IN_DOUBT, broken)
         case _:
-            refusal = _judge_refusal(sent, execution, told.code, status)
-            return _contest_booked(refusal, told, codes)
+            judgement = _contest_booked(_judge_refusal(sent, execution, status), told, codes)
+    return replace(judgement, answer_code=told.code)
 
 
 def _alike(
@@ -138,32 +140,25 @@ def _alike(
     outcome: ItemOutcome,
     detail: str,
     *,
-    answer_code: str | None = None,
     stops: bool = False,
     is_bisected: bool = False,
 ) -> Judgement:
     items = tuple(ItemJudgement(transaction_id, outcome) for transaction_id in sent)
-    return Judgement(
-        result, items, detail, answer_code=answer_code, stops=stops, is_bisected=is_bisected
-    )
+    return Judgement(result, items, detail, stops=stops, is_bisected=is_bisected)
 
 
-def _judge_refusal(
-    sent: Mapping[str, bytes], execution: Execution, code: str | None, told: str
-) -> Judgement:
+def _judge_refusal(sent: Mapping[str, bytes], execution: Execution, told: str) -> Judgement:
     match execution:
         case Execution.NOT_EXECUTED:
             return _alike(sent, Result.NOT_EXECUTED, ItemOutcome.NOT_EXECUTED, told)
         case Execution.REJECTED_BISECT if len(sent) == 1:
             told = f"the request with this payout alone was refused ({told})"
-            return _alike(sent, Result.REJECTED, ItemOutcome.UNCLEAR, told)
+            items = tuple(ItemJudgement(each, ItemOutcome.UNCLEAR, detail=told) for each in sent)
+            return Judgement(Result.REJECTED, items, told)
         case Execution.REJECTED_BISECT:
             return _alike(sent, Result.REJECTED, ItemOutcome.REJECTED, told, is_bisected=True)
         case _:
-            detail = told if code is None else f"{told}, {code}"
-            return _alike(
-                sent, Result.REJECTED, ItemOutcome.REJECTED, detail, answer_code=code, stops=True
-            )
+            return _alike(sent, Result.REJECTED, ItemOutcome.REJECTED, told, stops=True)
 
 
 def _contest_booked(
@@ -246,18 +241,23 @@ def _judge_item(
             transaction_id, ItemOutcome.CONTESTED, detail=f"answered more than once: {told}"
         )
     answer = answers[-1]
+    item = msgspec.json.decode(written, type=Item)
     return ItemJudgement(
         transaction_id,
         _OUTCOMES[classify_code(answer.code, codes)],
         answer.code,
-        answer.balance,
-        _differences(written, answer),
+        answer.balance if _is_players(answer, item) else None,
+        _differences(item, answer),
     )
 
 
-def _differences(written: bytes, answer: AnsweredItem) -> str | None:
+def _is_players(answer: AnsweredItem, item: Item) -> bool:
+    """Whether the balance that was answered may be that of our player, in the item's currency."""
+    return answer.currency in (None, item.currency) and answer.player_id in (None, item.player_id)
+
+
+def _differences(item: Item, answer: AnsweredItem) -> str | None:
     """Which fields came back changed: noted only, as the documentation's own example has some."""
-    item = msgspec.json.decode(written, type=Item)
     if (
         item.session_id == answer.session_id
         and item.round_id == answer.round_id

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field, replace
 
 from include.payouts.attempts import Attempt
+from include.payouts.judging import Judgement
 from include.providers import wallet
 from include.providers.http import Answer, Client, now
 from include.settings import Settings
@@ -45,6 +46,26 @@ class Wire:
     def without_key(self, answer: Answer) -> Answer:
         """An answer as it may be stored, once it was judged as it came: some repeat the request."""
         return replace(answer, body=answer.body.replace(self._partner.api_key.encode(), b"..."))
+
+    def judged_without_key(self, judgement: Judgement) -> Judgement:
+        """What was made of such an answer, as it may be stored and told."""
+        key = self._partner.api_key
+        items = judgement.items
+        if any(key in said for item in items for said in (item.code, item.detail) if said):
+            items = tuple(
+                item._replace(code=self._hidden(item.code), detail=self._hidden(item.detail))
+                for item in items
+            )
+        return replace(
+            judgement,
+            items=items,
+            detail=self._hidden(judgement.detail),
+            answer_code=self._hidden(judgement.answer_code),
+            foreign_ids=tuple(each.replace(key, "...") for each in judgement.foreign_ids),
+        )
+
+    def _hidden(self, said: str | None) -> str | None:
+        return said and said.replace(self._partner.api_key, "...")
 
     def close(self) -> None:
         """Close the clients of all threads."""

@@ -539,7 +539,9 @@ class _Run:
     def _judge_heard(self, heard: _Heard) -> _Delivery:
         attempt, answer, error, unsent = heard
         if answer is not None:
-            judgement = judge_answer(attempt.items, answer, self._codes)
+            judgement = self._wire.judged_without_key(
+                judge_answer(attempt.items, answer, self._codes)
+            )
             told = Told(attempt.attempt_id, judgement, self._wire.without_key(answer))
             return _Delivery(told, answer.retry_after, is_begun=True)
         if error is not None:

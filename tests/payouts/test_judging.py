@@ -277,6 +277,16 @@ def test_other_ids_around_an_answer_are_noted_and_change_nothing() -> None:
     assert judgement.items[1].detail is None
 
 
+@pytest.mark.parametrize("changes", [{"currency": "JPY"}, {"playerId": "somebody else"}])
+def test_a_balance_of_another_currency_or_player_is_not_taken_for_this_ones(
+    changes: dict[str, str],
+) -> None:
+    judgement = judge(envelope(answered(A, OK, **changes), answered(B, OK), answered(C, OK)))
+
+    assert outcomes(judgement) == ["ok"] * 3
+    assert [item.balance for item in judgement.items] == [None, 1_000, 1_000]
+
+
 @pytest.mark.parametrize("balance", [-5, 0, 10**60])
 def test_a_balance_is_kept_as_answered(balance: int) -> None:
     body = envelope(answered(A, OK, balance=balance), answered(B, OK), answered(C, OK))
@@ -366,6 +376,24 @@ def test_a_rejected_request_of_one_makes_it_unclear(status: int) -> None:
     assert [item.outcome for item in judgement.items] == [ItemOutcome.UNCLEAR]
     assert not judgement.is_bisected
     assert not judgement.stops
+
+
+@pytest.mark.parametrize("status", [200, 400, 404, 409, 413, 429, 500])
+def test_a_request_that_was_not_carried_out_tells_the_code_that_it_was_answered_with(
+    status: int,
+) -> None:
+    judgement = judge(b'{"status": "RS_ERROR_MAINTENANCE"}', status)
+
+    assert judgement.answer_code == "RS_ERROR_MAINTENANCE"
+    assert (judgement.detail or "").startswith(f"HTTP {status}, RS_ERROR_MAINTENANCE")
+
+
+def test_a_payout_that_was_refused_alone_tells_with_what() -> None:
+    body = b'{"status": "RS_ERROR_MAINTENANCE"}'
+    judgement = judge_answer({A: SENT[A]}, answer(body, 400), ITEM_CODES)
+
+    told = "the request with this payout alone was refused (HTTP 400, RS_ERROR_MAINTENANCE)"
+    assert (judgement.detail, judgement.items[0].detail) == (told, told)
 
 
 def test_too_many_requests_means_that_nothing_was_executed() -> None:

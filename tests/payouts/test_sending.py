@@ -697,6 +697,18 @@ def test_a_setting_says_what_a_code_means(resend: Resend) -> None:
     assert resend.send() == Sent(requests=2, processed=5, lost=1)
 
 
+def test_the_evidence_names_the_code_that_was_answered(resend: Resend) -> None:
+    resend.change(wallet_item_codes={"RS_ERROR_DUPLICATE_TRANSACTION": "ok"})
+    resend.enter("a")
+    resend.sandbox.configure("wallet", repeats="duplicate")
+    resend.sandbox.fault("wallet", "silence")
+    resend.send()
+    assert stored(resend.warehouse, "a").evidence == {
+        "attempt_id": 2,
+        "code": "RS_ERROR_DUPLICATE_TRANSACTION",
+    }
+
+
 # --- a request refused for one of its payouts ---------------------------------------------------
 
 
@@ -1012,6 +1024,31 @@ def test_a_page_that_repeats_our_key_is_stored_without_it(
     assert {bytes(row.answer) for row in told} == {page.replace(WALLET_KEY.encode(), b"...")}
 
 
+def test_a_code_that_repeats_our_key_is_told_and_stored_without_it(resend: Resend) -> None:
+    resend.enter("a")
+    refuse(resend, "a", code=f"RS_ERROR no rights: {WALLET_KEY}")
+    with pytest.raises(SendingStopped, match=r"RS_ERROR no rights: \.\.\."):
+        resend.send()
+    [item] = rows(resend.warehouse, "SELECT code FROM wallet.attempt_item")
+    assert item.code == "RS_ERROR no rights: ..."
+
+
+@pytest.mark.parametrize(("status", "error"), [(400, SendingStopped), (409, PartnerUnavailable)])
+def test_the_code_of_a_refused_request_is_told_and_stored(
+    resend: Resend, monkeypatch: pytest.MonkeyPatch, status: int, error: type[Exception]
+) -> None:
+    now = datetime.now(UTC)
+    body = b'{"status": "RS_ERROR_MAINTENANCE"}'
+    refused = Answer(status, body, "application/json", "/", now, now)
+    resend.enter(*names(3))
+    with monkeypatch.context() as patch:
+        patch.setattr(wallet, "post_settlement", lambda *given, **named: refused)
+        with pytest.raises(error, match=f"HTTP {status}, RS_ERROR_MAINTENANCE"):
+            resend.send()
+    told = rows(resend.warehouse, "SELECT DISTINCT answer_code FROM finance.payout_attempt")
+    assert [row.answer_code for row in told] == ["RS_ERROR_MAINTENANCE"]
+
+
 def test_a_change_after_requests_that_were_refused_whole_still_holds(resend: Resend) -> None:
     resend.enter("a")
     wrong = Partner(resend.sandbox.wallet_url, WALLET_KEY, "wrong")
@@ -1111,6 +1148,18 @@ def test_to_a_partner_that_pays_twice_nothing_in_doubt_is_sent_again(
         resend.send()
     assert counts(resend) == {"processed": 14}
     assert set(resend.credits().values()) == {1}
+
+
+def test_what_was_released_is_not_sent_before_a_clock_that_was_set_back_has_come_there(
+    resend: Resend,
+) -> None:
+    resend.enter("a")
+    release = "UPDATE wallet.transaction SET released_at = clock_timestamp()"
+    resend.as_owner(f"{release} + interval '1 hour'")
+    assert resend.send() == Sent()
+    assert resend.states() == {"a": "open"}
+    resend.as_owner(release)
+    assert resend.send() == Sent(requests=1, processed=1)
 
 
 @pytest.mark.parametrize("is_idempotent", [True, False])
