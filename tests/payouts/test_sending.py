@@ -368,7 +368,7 @@ _READABLE: dict[str, dict[str, Any]] = {
     "miscounted_page": {},
     "other_status": {"status": 201},
     "oversize_body": {"size": 100_000},
-    "repeated_field": {},
+    "repeated_field": {"field": "roundId"},
     "reversed_page": {},
     "shuffled_page": {},
     "unknown_field": {},
@@ -652,9 +652,16 @@ def test_refused_as_a_duplicate_is_contested(resend: Resend) -> None:
     assert resend.findings() == ["transactions_contested"]
 
 
-def test_two_answers_that_contradict_each_other_are_contested(resend: Resend) -> None:
+@pytest.mark.parametrize(
+    ("kind", "parameters"),
+    [("contradicting_items", {}), ("repeated_field", {"value": "RS_ERROR"})],
+    ids=["two elements", "one element"],
+)
+def test_two_answers_that_contradict_each_other_are_contested(
+    resend: Resend, kind: str, parameters: dict[str, Any]
+) -> None:
     resend.enter(*names(5))
-    resend.sandbox.fault("wallet", "contradicting_items", after_calls=1, entry=1)
+    resend.sandbox.fault("wallet", kind, after_calls=1, entry=1, **parameters)
     resend.send()
     assert resend.states() == all_are("processed", names(5)) | {"t002": "contested"}
     assert "RS_ERROR and RS_OK" in stored(resend.warehouse, "t002").hold_detail
