@@ -182,6 +182,7 @@ def test_findings_are_resolved_by_hand_and_never_twice(dags: dict[str, Any]) -> 
         "reason",
         "record_id",
         "reference",
+        "seen",
         "transaction_ids",
     ]
     assert [(task["task_id"], task["retries"]) for task in dag["tasks"]] == [("resolve", 0)]
