@@ -27,6 +27,6 @@ def test_a_broken_reader_is_found_with_a_small_input_and_its_seed(
 
 
 def test_what_is_not_documented_to_be_raised_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ticktock, "_UNREADABLE", ())
+    monkeypatch.setattr(ticktock, "UNREADABLE", ())
     sentences = " ".join(run(seconds=2.0, seed=7))
     assert "read_page raises DecodeError" in sentences

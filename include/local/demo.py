@@ -313,7 +313,7 @@ _QUESTIONS = {
         SELECT source, sum(received) AS received, sum(duplicates) AS duplicates,
                sum(landed) AS landed, sum(quarantined) AS quarantined,
                sum(published) AS published, sum(not_applied) AS not_applied,
-               sum(waiting) AS waiting
+               sum(evidence_only) AS evidence, sum(waiting) AS waiting
         FROM finance.batch GROUP BY source ORDER BY source""",
     "Versions and corrections": """
         SELECT source, count(*) AS versions, count(DISTINCT source_key) AS subjects,
@@ -327,13 +327,13 @@ _QUESTIONS = {
         SELECT currency, sum(bets) AS bets, sum(won + half_won + placed) AS won,
                sum(lost + half_lost) AS lost, sum(cashed_out) AS cashed_out,
                sum(refunded) AS refunded, sum(open) AS open, sum(cancelled) AS cancelled,
-               sum(rejected) AS rejected
+               sum(rejected) AS rejected, sum(failed) AS failed
         FROM finance.bet_outcome GROUP BY currency ORDER BY currency""",
     "What was staked and returned, by currency": """
-        SELECT currency, sum(bets) AS bets, sum(stake) AS stake, sum(payout) AS payout,
+        SELECT source, currency, sum(bets) AS bets, sum(stake) AS stake, sum(payout) AS payout,
                reporting_currency AS reported_in, round(sum(reporting_stake), 2) AS stake_reported,
                round(sum(reporting_payout), 2) AS payout_reported
-        FROM finance.daily_bet GROUP BY currency, reporting_currency ORDER BY currency""",
+        FROM finance.daily_bet GROUP BY source, currency, reporting_currency ORDER BY 1, 2""",
     "What corrections of bets have changed": """
         SELECT new_currency AS currency, count(*) AS corrections,
                sum(payout_difference) AS payout_difference

@@ -59,7 +59,8 @@ def form_fields() -> dict[str, Param]:
             minItems=1,
             maxItems=100,
             title="Findings",
-            description="Their numbers, from the alert or the page Findings: [12] or [12, 13].",
+            description="Their numbers, from the alert or the page Findings: [12] or [12, 13]. Of "
+            "one that is closed, to choose anew: from finance.decision.",
         ),
         "decision": Param(
             type="string",

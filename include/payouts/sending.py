@@ -659,7 +659,12 @@ class _Run:
     def _say_how_far(self) -> None:
         if time.monotonic() - self._said_at >= _SAID_EVERY_SECONDS:
             self._said_at = time.monotonic()
-            _log.info("So far: %s", self.sent)
+            sent = self.sent
+            _log.info(
+                "So far %d requests: %d payouts processed, %d lost, %d held; %d times one got no "
+                "answer that counts.",
+                *(sent.requests, sent.processed, sent.lost, sent.held, sent.in_doubt),
+            )
 
     # What becomes of refusals.
 

@@ -807,6 +807,10 @@ def test_a_ping_of_the_connection_is_answered_while_it_is_read() -> None:
     assert answered == [Frame(Opcode.PONG, b"are you there")]
 
 
+# As a client writes it: with four bytes of a mask.
+_PONG = b"\x8a\x80" + bytes(4)
+
+
 @pytest.mark.parametrize(
     "endless",
     [
@@ -824,11 +828,16 @@ def test_what_is_no_message_does_not_hold_up_who_waits_for_one(
     def script(one: Peer) -> None:
         one.connection.sendall(framed(b"", is_last=False))
         one.connection.setblocking(False)
+        heard = 0
         while not one.stopping.is_set():
             readable, writable, _ = select.select([one.connection], [one.connection], [], 1)
             # Whatever is not the answer to a ping is our goodbye, or nobody is there any more.
-            if readable and one.received()[:1] != b"\x8a":
-                return
+            if readable:
+                told = one.received()
+                frame = -heard % len(_PONG)
+                if not told or told[frame : frame + 1] not in (b"", _PONG[:1]):
+                    return
+                heard += len(told)
             if writable:
                 one.connection.send(endless)
 

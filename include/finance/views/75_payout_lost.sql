@@ -29,7 +29,7 @@ LEFT JOIN LATERAL (
     FROM wallet.attempt_item AS item
     JOIN wallet.attempt AS attempt USING (attempt_id)
     WHERE item.transaction_id = payout.transaction_id
-        AND item.outcome = 'refused'
+        AND item.outcome IN ('refused', 'unclear')
         AND item.attempt_id = coalesce(payout.attempt_id, item.attempt_id)
     ORDER BY item.attempt_id DESC
     LIMIT 1
@@ -47,7 +47,7 @@ COMMENT ON COLUMN finance.payout_lost.amount IS 'What will not be paid, in major
 COMMENT ON COLUMN finance.payout_lost.lost_at IS 'When it became lost (UTC).';
 COMMENT ON COLUMN finance.payout_lost.accounting_date IS 'The UTC day on which it is booked: the day of lost_at.';
 COMMENT ON COLUMN finance.payout_lost.lost_by IS 'refusal: the wallet refused it for good. decision: a person gave it up; whether the wallet ever paid it is not confirmed.';
-COMMENT ON COLUMN finance.payout_lost.refusal_code IS 'The code with which the wallet refused it. Of one lost by decision: its last refusal before, NULL if there was none; so the next three.';
+COMMENT ON COLUMN finance.payout_lost.refusal_code IS 'The code with which the wallet refused it. Of one lost by decision: its last refusal before, also one with a code that nobody knows; NULL if there was none; so the next three.';
 COMMENT ON COLUMN finance.payout_lost.attempt_id IS 'The request that was refused (finance.payout_attempt).';
 COMMENT ON COLUMN finance.payout_lost.answered_at IS 'When the refusal was stored (UTC).';
 COMMENT ON COLUMN finance.payout_lost.request_sha256 IS 'SHA-256 of that request''s exact bytes, in hex: the partner finds it by this.';
