@@ -5,13 +5,13 @@ Api-Key …` or `Bearer …`.  It names bets by their `toteId`, at most 250 at a
 made in a period: newest first, at most 250 a page and 90 days, continued after a cursor.
 
 A record is one node of an answer: a bet as it stood when the answer came.  tote tells neither when
-a bet was d nor in which order it changed, so the order is that of our looking, and a bet that
-s late is found only by asking for it again.
+a bet was settled nor in which order it changed, so the order is that of our looking, and a bet that
+settles late is found only by asking for it again.
 
 Quirks:
 - An answer with status 200 may hold `errors`, and data besides: that is a failure, never an empty
   page.
-- RESULTED is not SETTLED: until it is d or refunded, nothing is paid.
+- RESULTED is not SETTLED: until it is settled or refunded, nothing is paid.
 - A bet of the documented example has no `resulting.status` and tells of its returns nothing but the
   total; what else is absent is taken as not told, never as zero.
 - The socket's messages carry no currency, time or sequence, as plain JSON or within frames of
