@@ -19,9 +19,9 @@ from include.markets.evidence import keep_answer
 from include.markets.publishing import MarketsHeld
 from include.markets.troubles import each_market
 from include.markets.watching import watch_markets
-from include.providers import prediction
 from include.providers.errors import Fatal
 from include.providers.http import Answer
+from include.providers.prediction import calls
 from include.warehouse.database import lock_source, transaction
 from include.warehouse.decisions import DecisionRefused
 from include.warehouse.markets import due, move
@@ -596,7 +596,7 @@ def test_what_is_completed_by_a_clock_that_is_behind_holds_the_market(
     play.engine_changes(failing_share=1.0, failing_attempts=1)
     play.run()
     assert play.market().state == "failed"
-    fetch_settlements = prediction.fetch_settlements
+    fetch_settlements = calls.fetch_settlements
 
     def fetch_from_behind(*arguments: Any, **filters: Any) -> Answer:
         answer = fetch_settlements(*arguments, **filters)
@@ -605,7 +605,7 @@ def test_what_is_completed_by_a_clock_that_is_behind_holds_the_market(
             one["updatedAt"] = one["createdAt"]
         return replace(answer, body=json.dumps(listed).encode())
 
-    monkeypatch.setattr(prediction, "fetch_settlements", fetch_from_behind)
+    monkeypatch.setattr(calls, "fetch_settlements", fetch_from_behind)
     play.change(prediction_retry_attempts=1)
     play.decide("market_failed", "try_again")
     play.run()
