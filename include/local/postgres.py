@@ -82,11 +82,16 @@ class Cluster:
         return location.set(username=login, password=self.password(login))
 
     def create_database(self, name: str) -> None:
-        """Create the database `name`, owned by the owner, unless it is there."""
+        """Create the database `name` unless it is there; logins need a grant to connect to it."""
         with self._administer() as cursor:
             cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
             if cursor.fetchone() is None:
                 cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+                cursor.execute(
+                    sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(
+                        sql.Identifier(name)
+                    )
+                )
 
     def drop_database(self, name: str) -> None:
         """Drop the database `name` if it is there, with everybody's connections to it."""

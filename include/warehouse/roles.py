@@ -8,6 +8,7 @@ owner.
 
 from __future__ import annotations
 
+from psycopg2.extensions import encrypt_password
 from sqlalchemy import Connection, text
 
 from include.warehouse.tables import PAYOUT_COLUMNS, SCHEMAS
@@ -21,7 +22,7 @@ ROLES = {
     "sender": "Freezes, sends and disposes of payouts; never touches what was entered.",
     "crediter": "Credits players: enters payouts, and holds what was not sent; pays nobody.",
     "credit_operator": "Reads what players are owed, and acknowledges what the operator has paid.",
-    "finance_reader": "Reads the schema finance and nothing else; statements end after 60 seconds.",
+    "finance_reader": "Reads the schema finance and nothing else.",
 }
 
 # Which roles a login may take (`SET LOCAL ROLE`), or has (`finance` is a plain reader).
@@ -197,9 +198,13 @@ def create_roles(connection: Connection) -> None:
 
 def apply_grants(connection: Connection) -> None:
     """Take every privilege from every role, then grant exactly what is written above; let nobody
-    enter credits who may not credit.
+    enter credits who may not credit, nor connect who has no role here.
     """
     database = _this_database(connection)
+    connection.exec_driver_sql(f"REVOKE ALL ON DATABASE {database} FROM PUBLIC")
+    logins = [login for login in LOGINS if _exists(connection, login)]
+    for name in (*ROLES, *logins):
+        connection.exec_driver_sql(f"GRANT CONNECT ON DATABASE {database} TO {name}")
     connection.exec_driver_sql(_ADMIT_CREDITS.replace("%", "%%"))
     for role in ROLES:
         for schema in SCHEMAS:
@@ -214,14 +219,17 @@ def apply_grants(connection: Connection) -> None:
 
 
 def create_logins(connection: Connection, passwords: dict[str, str]) -> None:
-    """Create the logins named in `passwords`, or give them those passwords."""
+    """Create the logins named in `passwords`, or give them those passwords.
+
+    Only what they are checked against is sent: a server may log the statement.
+    """
     for login, password in passwords.items():
         verb = "ALTER" if _exists(connection, login) else "CREATE"
-        quoted = connection.scalar(text("SELECT quote_literal(:password)"), {"password": password})
         inherits = "NOINHERIT" if login == "pipelines" else "INHERIT"
-        connection.exec_driver_sql(
-            f"{verb} ROLE {login} LOGIN {inherits} PASSWORD {quoted}".replace("%", "%%")
+        verifier = encrypt_password(
+            password, login, connection.connection.driver_connection, "scram-sha-256"
         )
+        connection.exec_driver_sql(f"{verb} ROLE {login} LOGIN {inherits} PASSWORD '{verifier}'")
         connection.exec_driver_sql(
             f"GRANT CONNECT ON DATABASE {_this_database(connection)} TO {login}"
         )

@@ -51,6 +51,18 @@ def test_data_and_passwords_outlive_a_stop(folder: Path) -> None:
         assert postgres.password("finance") == password
 
 
+def test_a_login_reaches_only_the_databases_it_was_given(folder: Path) -> None:
+    with Postgres(folder) as postgres:
+        postgres.create_database("given")
+        postgres.create_database("private")
+        password = postgres.password("finance")
+        execute(postgres.url("postgres"), f"CREATE ROLE finance LOGIN PASSWORD '{password}'")
+        execute(postgres.url("postgres"), "GRANT CONNECT ON DATABASE given TO finance")
+        assert execute(postgres.url("given", "finance"), "SELECT 1") == [(1,)]
+        with pytest.raises(psycopg2.OperationalError, match="permission denied for database"):
+            execute(postgres.url("private", "finance"), "SELECT 1")
+
+
 def test_committed_rows_outlive_a_kill(folder: Path) -> None:
     with Postgres(folder) as postgres:
         execute(postgres.url("postgres"), "CREATE TABLE t AS SELECT 42 AS answer")
