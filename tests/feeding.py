@@ -88,7 +88,7 @@ def land_body(engine: Engine, body: bytes) -> int:
 
 def push(engine: Engine, settings: Settings = SETTINGS) -> Published:
     """Everything behind `land`: both gates, normalize and publish."""
-    check_raw(engine, SOURCE.name, settings)
+    check_raw(engine, SOURCE.name)
     normalize(engine, SOURCE, settings)
     check_settlements(engine, SOURCE.name, settings)
     return publish(engine, SOURCE.name)

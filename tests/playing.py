@@ -155,7 +155,7 @@ def tasks_of(source: Source, sandbox: Sandbox, settings: Settings, run_id: str) 
 
     return (
         Task("land", land_all),
-        Task("check_raw", lambda engine: check_raw(engine, source.name, settings)),
+        Task("check_raw", lambda engine: check_raw(engine, source.name)),
         Task("normalize", lambda engine: normalize(engine, source, settings)),
         Task("check_settlements", lambda engine: check_settlements(engine, source.name, settings)),
         Task("publish", lambda engine: publish(engine, source.name)),

@@ -113,11 +113,6 @@ def differences(listing: Listing) -> list[Difference]:
     ]
 
 
-def is_held(found: Iterable[Difference]) -> bool:
-    """Whether a market with these differences credits nobody."""
-    return any(difference.is_holding for difference in found)
-
-
 def latest_of_positions(settlements: Iterable[SettlementRecord]) -> dict[str, SettlementRecord]:
     """The settlement of each position that was updated last.
 

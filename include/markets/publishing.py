@@ -58,7 +58,7 @@ def check(engine: Engine, settings: Settings) -> Checked:
     told = [f"Market {market_id} is held: {reason}" for market_id, reason in held.items()]
     provider = _Provider(SOURCE, lambda _: _normalizer(engine))
     steps: list[Callable[[], Any]] = [
-        lambda: gates.check_raw(engine, SOURCE, settings),
+        lambda: gates.check_raw(engine, SOURCE),
         lambda: normalize(engine, provider, settings),
         lambda: gates.check_settlements(engine, SOURCE, settings),
     ]

@@ -112,7 +112,7 @@ def listen_beside(source: Source) -> None:
 @task()
 def check_raw(source_name: str) -> dict[str, Any] | None:
     """Compare what landed with what the provider counted."""
-    return counted(gates.check_raw(open_warehouse(), source_name, SETTINGS))
+    return counted(gates.check_raw(open_warehouse(), source_name))
 
 
 @task()

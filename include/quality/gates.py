@@ -88,11 +88,10 @@ class BatchReport:
     held_reason: str | None = None
 
 
-def check_raw(engine: Engine, source: str, settings: Settings) -> GateReport:
+def check_raw(engine: Engine, source: str) -> GateReport:
     """Compare what landed with what the provider counted, and hold back records without a key.
 
-    Raises `BatchHeld`, after all batches, if one does not add up.  `settings` is taken as every
-    gate takes it; no rule here has a limit to set.
+    Raises `BatchHeld`, after all batches, if one does not add up.
     """
     condition = batches.AWAITS_RAW_CHECK
     reports = batches.work_through(engine, source, condition, _check_raw_batch)

@@ -286,11 +286,6 @@ class Landing:
                     )
             return _read_batch(connection, self.batch_id)
 
-    def read_batch(self) -> Row[Any]:
-        """The batch as it stands, whoever has moved it on."""
-        with transaction(self._engine, "loader") as connection:
-            return _read_batch(connection, self.batch_id)
-
     def gaps_to_ask(self) -> list[Row[Any]]:
         """Open gaps whose subjects have not been asked for."""
         with transaction(self._engine, "loader") as connection:

@@ -202,9 +202,13 @@ def _check_what_is_asked(url: str, source_name: str) -> None:
     engine = open_engine(url)
     # Whatever a library prints must not be taken for an answer.
     answers, sys.stdout = sys.stdout, sys.stderr
+    checks: dict[str, Callable[[], object]] = {
+        "check_raw": lambda: gates.check_raw(engine, source_name),
+        "check_settlements": lambda: gates.check_settlements(engine, source_name, SETTINGS),
+    }
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
-        getattr(gates, line.strip())(engine, source_name, SETTINGS)
+        checks[line.strip()]()
         print("ready", file=answers, flush=True)
 
 

@@ -260,7 +260,7 @@ def catch_up(engine: Engine, base_url: str, settings: Settings = SETTINGS) -> No
     """All tasks of the source's DAG, one after the other."""
     with ticktock.open_client(base_url, TICKTOCK_KEY, settings) as client:
         land(engine, SOURCE, client, settings, "test")
-    check_raw(engine, SOURCE.name, settings)
+    check_raw(engine, SOURCE.name)
     normalize(engine, SOURCE, settings)
     check_settlements(engine, SOURCE.name, settings)
     publish(engine, SOURCE.name)

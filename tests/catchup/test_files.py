@@ -99,7 +99,7 @@ def refused(warehouse: Warehouse, path: Path, settings: Settings = SETTINGS) -> 
 
 def push(warehouse: Warehouse) -> None:
     """The tasks behind `land`, as the source's DAG runs them."""
-    check_raw(warehouse.engine, SOURCE.name, SETTINGS)
+    check_raw(warehouse.engine, SOURCE.name)
     normalize(warehouse.engine, SOURCE, SETTINGS)
     check_settlements(warehouse.engine, SOURCE.name, SETTINGS)
     publish(warehouse.engine, SOURCE.name)

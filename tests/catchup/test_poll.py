@@ -76,7 +76,7 @@ class Desk:
 
     def publish(self, settings: Settings = SETTINGS) -> None:
         engine = self.warehouse.engine
-        check_raw(engine, SOURCE.name, settings)
+        check_raw(engine, SOURCE.name)
         normalize(engine, SOURCE, settings)
         check_settlements(engine, SOURCE.name, settings)
         publish(engine, SOURCE.name)

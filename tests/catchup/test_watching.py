@@ -245,7 +245,7 @@ def test_a_held_batch_is_not_stuck_and_a_decision_gives_it_time(
     land_body(warehouse.engine, body_of(entry(1), count=2))
     age(connection, "opened_at", "landed_at", table="ops.batch")
     with pytest.raises(BatchHeld):
-        check_raw(warehouse.engine, SOURCE.name, SETTINGS)
+        check_raw(warehouse.engine, SOURCE.name)
     assert look(warehouse) == NOTHING
 
     decide(warehouse, only_finding(connection, "batch_held").finding_id, "try_again")

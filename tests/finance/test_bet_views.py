@@ -189,7 +189,7 @@ def books(
     path.write_text("".join(f"{line}\n" for line in (*MESSAGES, *bets_of_many_rates())))
     with fresh_warehouse(migrated_postgres) as warehouse:
         import_file(warehouse.engine, SOURCE, path, SETTINGS)
-        check_raw(warehouse.engine, SOURCE.name, SETTINGS)
+        check_raw(warehouse.engine, SOURCE.name)
         normalize(warehouse.engine, SOURCE, SETTINGS)
         check_settlements(warehouse.engine, SOURCE.name, SETTINGS)
         publish(warehouse.engine, SOURCE.name)

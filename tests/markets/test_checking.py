@@ -20,7 +20,6 @@ from include.markets.checking import (
     Difference,
     Listing,
     differences,
-    is_held,
     latest_of_positions,
 )
 from include.providers.prediction import (
@@ -55,6 +54,11 @@ def settlement(number: int, shares: str = "100", share: str = "1", **changes: An
         updated_at=NOON,
     )
     return msgspec.structs.replace(made, **changes)
+
+
+def is_held(found: list[Difference]) -> bool:
+    """Whether a market with these differences credits nobody."""
+    return any(difference.is_holding for difference in found)
 
 
 def status_of(settlements: list[SettlementRecord], **changes: Any) -> MarketStatus:

@@ -110,7 +110,7 @@ def test_what_adds_up_passes_and_every_rule_is_on_record(
 ) -> None:
     batch_id = land_body(warehouse.engine, body_of(entry(1), entry(2)))
 
-    assert check_raw(warehouse.engine, "ticktock", SETTINGS) == GateReport("check_raw", 1, 2, 0)
+    assert check_raw(warehouse.engine, "ticktock") == GateReport("check_raw", 1, 2, 0)
 
     assert batch_of(connection, batch_id).raw_checked_at is not None
     kept = results(connection, batch_id)
@@ -123,7 +123,7 @@ def test_what_adds_up_passes_and_every_rule_is_on_record(
         "contents_agree",
     }
     assert all(row.is_met and row.gate == "check_raw" for row in kept.values())
-    assert check_raw(warehouse.engine, "ticktock", SETTINGS) == GateReport("check_raw", 0, 0, 0)
+    assert check_raw(warehouse.engine, "ticktock") == GateReport("check_raw", 0, 0, 0)
 
 
 def test_a_page_that_the_provider_counts_otherwise_is_held_and_later_batches_go_on(
@@ -133,7 +133,7 @@ def test_a_page_that_the_provider_counts_otherwise_is_held_and_later_batches_go_
     later_id = land_body(warehouse.engine, body_of(entry(2)))
 
     with pytest.raises(BatchHeld) as raised:
-        check_raw(warehouse.engine, "ticktock", SETTINGS)
+        check_raw(warehouse.engine, "ticktock")
 
     [finding] = open_findings(connection, "batch_held")
     for told in (f"Batch {held_id}", f"finding {finding.finding_id}", "1 of 1 pages", "try_again"):
@@ -153,7 +153,7 @@ def test_an_answer_that_promises_entries_and_holds_none_is_held(
 ) -> None:
     batch_id = land_body(warehouse.engine, body_of(count=3))
     with pytest.raises(BatchHeld, match="1 of 1 pages"):
-        check_raw(warehouse.engine, "ticktock", SETTINGS)
+        check_raw(warehouse.engine, "ticktock")
     assert batch_of(connection, batch_id).state == "held"
 
 
@@ -163,7 +163,7 @@ def test_a_record_that_is_counted_but_not_stored_holds_the_batch(
     land_body(warehouse.engine, body_of(entry(1), entry(2)))
     connection.execute(text("DELETE FROM raw.record WHERE record_key = '2'"))
     with pytest.raises(BatchHeld, match="2 records were counted as landed and 1 are in raw"):
-        check_raw(warehouse.engine, "ticktock", SETTINGS)
+        check_raw(warehouse.engine, "ticktock")
 
 
 @pytest.mark.parametrize(
@@ -187,9 +187,9 @@ def test_a_cursor_may_not_go_back_where_its_order_is_known(
     )
     if is_held:
         with pytest.raises(BatchHeld, match="The cursor went back from 10 to 9"):
-            check_raw(warehouse.engine, "ticktock", SETTINGS)
+            check_raw(warehouse.engine, "ticktock")
     else:
-        check_raw(warehouse.engine, "ticktock", SETTINGS)
+        check_raw(warehouse.engine, "ticktock")
     assert (batch_of(connection, batch_id).state == "held") is is_held
 
 
@@ -200,7 +200,7 @@ def test_a_record_without_an_id_is_held_back_and_its_neighbours_go_on(
     del nameless["id"]
     batch_id = land_body(warehouse.engine, body_of(entry(1), nameless))
 
-    report = check_raw(warehouse.engine, "ticktock", SETTINGS)
+    report = check_raw(warehouse.engine, "ticktock")
     assert report.quarantined == 1
     [(_, stage_name, rule, _)] = quarantined(connection, batch_id)
     assert (stage_name, rule) == ("raw", "record_without_key")
@@ -229,7 +229,7 @@ def test_a_replayed_record_without_an_id_is_judged_by_normalize(
 def test_a_new_field_is_told_once_for_ever(warehouse: Warehouse, connection: Connection) -> None:
     for number in (1, 2):
         batch_id = land_body(warehouse.engine, body_of(entry(number, odds_boost="yes")))
-        check_raw(warehouse.engine, "ticktock", SETTINGS)
+        check_raw(warehouse.engine, "ticktock")
         if number == 1:
             [finding] = open_findings(connection, "unknown_field")
             decide(warehouse, finding.finding_id, "acknowledge")
@@ -244,7 +244,7 @@ def test_other_contents_of_known_ids_are_told_but_not_without_end(
     numbers = range(1, 31)
     land_body(warehouse.engine, body_of(*(entry(number) for number in numbers)))
     land_body(warehouse.engine, body_of(*(entry(number, outcome="lost") for number in numbers)))
-    check_raw(warehouse.engine, "ticktock", SETTINGS)
+    check_raw(warehouse.engine, "ticktock")
 
     findings = open_findings(connection, "record_conflict")
     assert len(findings) == 21

@@ -57,7 +57,7 @@ def test_a_mistake_about_one_record_keeps_no_other_back(
 ) -> None:
     land_body(warehouse.engine, body_of(entry(1), correction(2, "lost")))
     later = land_body(warehouse.engine, body_of(correction(3, "void")))
-    check_raw(warehouse.engine, SOURCE.name, SETTINGS)
+    check_raw(warehouse.engine, SOURCE.name)
     done = normalize(warehouse.engine, by(failing_about_2), SETTINGS)
     assert (done.batches, done.normalized, done.quarantined) == (2, 3, 1)
     held_back = connection.execute(text("SELECT rule, reason FROM ops.quarantine")).one()
@@ -129,7 +129,7 @@ def test_a_batch_normalized_again_counts_its_quarantine_anew(
     good = [entry(number, market_offer_id=f"o{number}") for number in range(1, 11)]
     odd = [entry(number, new_status="odd") for number in (11, 12)]
     land_body(warehouse.engine, body_of(*good, *odd))
-    check_raw(warehouse.engine, SOURCE.name, SETTINGS)
+    check_raw(warehouse.engine, SOURCE.name)
     normalize(warehouse.engine, by(failing_about_all), SETTINGS)
     with pytest.raises(BatchHeld):
         check_settlements(warehouse.engine, SOURCE.name, SETTINGS)
@@ -155,7 +155,7 @@ def test_what_the_row_rules_held_back_is_tried_again_with_its_batch(
     warehouse: Warehouse, connection: Connection
 ) -> None:
     land_body(warehouse.engine, body_of(entry(1), entry(2, market_offer_id="ofr_2")))
-    check_raw(warehouse.engine, SOURCE.name, SETTINGS)
+    check_raw(warehouse.engine, SOURCE.name)
     normalize(warehouse.engine, by(dating_1_back), SETTINGS)
     check_settlements(warehouse.engine, SOURCE.name, SETTINGS)
     assert connection.scalar(text("SELECT rule FROM ops.quarantine")) == "settled_at_plausible"
@@ -186,7 +186,7 @@ def test_everything_that_a_settlement_says_reaches_core(
     warehouse: Warehouse, connection: Connection
 ) -> None:
     land_body(warehouse.engine, body_of(entry(1, reason="\\.")))
-    check_raw(warehouse.engine, SOURCE.name, SETTINGS)
+    check_raw(warehouse.engine, SOURCE.name)
     normalize(warehouse.engine, by(with_legs), SETTINGS)
     check_settlements(warehouse.engine, SOURCE.name, SETTINGS)
     publish(warehouse.engine, SOURCE.name)
@@ -227,7 +227,7 @@ def test_a_record_is_normalized_with_its_exact_text_and_the_moment_its_page_arri
 
     land_body(warehouse.engine, body_of(entry(1, reason="Zoë \\ \u2028"), entry(2), entry(3)))
     land_body(warehouse.engine, body_of(entry(4), entry(5)))
-    check_raw(warehouse.engine, SOURCE.name, SETTINGS)
+    check_raw(warehouse.engine, SOURCE.name)
     normalize(warehouse.engine, by(noting), IN_CHUNKS)
     stored = connection.execute(
         text("SELECT payload, received_at FROM raw.record_payload ORDER BY record_id")
@@ -247,7 +247,7 @@ def test_a_batch_of_many_chunks_is_staged_whole(
 ) -> None:
     entries = [entry(number, market_offer_id=f"o{number}") for number in range(1, 8)]
     land_body(warehouse.engine, body_of(*entries))
-    check_raw(warehouse.engine, SOURCE.name, SETTINGS)
+    check_raw(warehouse.engine, SOURCE.name)
     done = normalize(warehouse.engine, by(with_legs_but_for_2), IN_CHUNKS)
     assert (done.normalized, done.quarantined) == (7, 1)
     staged = connection.scalars(text("SELECT source_key FROM staging.settlement ORDER BY 1")).all()
@@ -266,7 +266,7 @@ def test_what_postgres_refuses_of_one_chunk_leaves_the_whole_batch_as_it_was(
     warehouse: Warehouse, connection: Connection
 ) -> None:
     land_body(warehouse.engine, body_of(*map(entry, range(1, 8))))
-    check_raw(warehouse.engine, SOURCE.name, SETTINGS)
+    check_raw(warehouse.engine, SOURCE.name)
     with pytest.raises(DataError, match="0x00"):
         normalize(warehouse.engine, by(unstorable_about_2), IN_CHUNKS)
     assert connection.scalar(text("SELECT state FROM ops.batch")) == "landed"

@@ -343,7 +343,7 @@ def test_records_stay_until_their_batch_is_published(
     warehouse: Warehouse, connection: Connection
 ) -> None:
     land_body(warehouse.engine, body_of(entry(1, new_status="maybe"), entry(2)))
-    check_raw(warehouse.engine, SOURCE.name, SETTINGS)
+    check_raw(warehouse.engine, SOURCE.name)
     normalize(warehouse.engine, SOURCE, SETTINGS)
     check_settlements(warehouse.engine, SOURCE.name, SETTINGS)
     finding = only_finding(connection, "records_quarantined")

@@ -117,7 +117,7 @@ def _fates(
     )
     for start in range(0, len(bodies), _MESSAGES_A_BATCH):
         land(warehouse.engine, *bodies[start : start + _MESSAGES_A_BATCH])
-    check_raw(warehouse.engine, SOURCE.name, settings)
+    check_raw(warehouse.engine, SOURCE.name)
     normalize(warehouse.engine, SOURCE, settings)
     check_settlements(warehouse.engine, SOURCE.name, settings)
     publish(warehouse.engine, SOURCE.name)

@@ -16,7 +16,7 @@ from include.model import Record
 from include.quality.gates import check_raw
 from include.warehouse.landing import ArrivedPage, CursorMoved, Dedupe, Landing
 from tests.checker import violations
-from tests.feeding import SETTINGS, SOURCE, body_of, entry, land_body, open_findings, push
+from tests.feeding import SOURCE, body_of, entry, land_body, open_findings, push
 from tests.warehouses import Warehouse
 
 MAY = datetime(2026, 5, 31, 23, 59, 59, 999_999, tzinfo=UTC)
@@ -291,5 +291,5 @@ def test_what_waited_for_the_lock_sees_what_its_holder_landed(
     for body in bodies:
         land_body(warehouse.engine, body)
     assert failed == []
-    check_raw(warehouse.engine, SOURCE.name, SETTINGS)
+    check_raw(warehouse.engine, SOURCE.name)
     assert violations(connection, SOURCE, [str(number) for number in range(1, 31)]) == []

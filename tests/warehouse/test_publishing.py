@@ -195,7 +195,7 @@ def test_two_publishers_at_once_publish_each_batch_once(warehouse: Any, connecti
     numbers = range(1, 9)
     for number in numbers:
         land_body(warehouse.engine, body_of(entry(number, market_offer_id=f"ofr_{number}")))
-    check_raw(warehouse.engine, SOURCE.name, SETTINGS)
+    check_raw(warehouse.engine, SOURCE.name)
     normalize(warehouse.engine, SOURCE, SETTINGS)
     check_settlements(warehouse.engine, SOURCE.name, SETTINGS)
 
@@ -217,7 +217,7 @@ def test_two_publishers_at_once_publish_each_batch_once(warehouse: Any, connecti
 def test_publishing_waits_for_whoever_holds_the_source(warehouse: Any, connection: Any) -> None:
     """A decision recomputes the subjects that a batch would change."""
     land_body(warehouse.engine, body_of(entry(1)))
-    check_raw(warehouse.engine, SOURCE.name, SETTINGS)
+    check_raw(warehouse.engine, SOURCE.name)
     normalize(warehouse.engine, SOURCE, SETTINGS)
     check_settlements(warehouse.engine, SOURCE.name, SETTINGS)
     publisher = threading.Thread(target=publish, args=(warehouse.engine, SOURCE.name))
@@ -239,7 +239,7 @@ def test_publishing_waits_for_whoever_holds_the_source(warehouse: Any, connectio
 def test_a_batch_whose_staged_rows_went_missing_is_held(warehouse: Any, connection: Any) -> None:
     batch_id = land_body(warehouse.engine, body_of(entry(1), entry(2, market_offer_id="ofr_2")))
     whole = land_body(warehouse.engine, body_of(entry(3, market_offer_id="ofr_3")))
-    check_raw(warehouse.engine, SOURCE.name, SETTINGS)
+    check_raw(warehouse.engine, SOURCE.name)
     normalize(warehouse.engine, SOURCE, SETTINGS)
     check_settlements(warehouse.engine, SOURCE.name, SETTINGS)
     connection.execute(text("DELETE FROM staging.settlement WHERE source_key = 'm1/ofr_2'"))
