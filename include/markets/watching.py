@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, func, select, text
 
-from include.markets.queue import EVENTS
+from include.markets.events import EVENTS
 from include.providers.prediction import EVENTS_KEPT_HOURS
 from include.settings import Settings
 from include.warehouse.database import lock_source, transaction

@@ -23,7 +23,8 @@ from include.catchup import files
 from include.catchup.files import FileImported
 from include.catchup.registers import RegisterImported, import_register, is_register
 from include.catchup.sources import SOURCES, Source
-from include.markets.queue import MarketsRefused, import_markets, is_market_register
+from include.markets.files import import_markets, is_market_register
+from include.markets.queue import MarketsRefused
 from include.payouts.importing import FileRefused, Imported, import_file
 from include.settings import Settings
 

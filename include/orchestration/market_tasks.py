@@ -16,7 +16,7 @@ from typing import Any
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, chain, get_current_context, task_group
 
-from include.markets import crediting, fetching, looking, publishing, queue, settling
+from include.markets import crediting, events, fetching, looking, publishing, settling
 from include.orchestration.assets import SETTLEMENTS
 from include.orchestration.connections import open_partner, open_prediction, open_warehouse
 from include.orchestration.settling import plan_shards
@@ -48,7 +48,7 @@ def report_failures(dag: DAG) -> None:
 def take_events(run_id: str | None = None) -> dict[str, Any] | None:
     """Read the engine's events, and enter the markets that they say are resolved."""
     with closing(open_prediction(SETTINGS)) as client:
-        return counted(queue.take_events(open_warehouse(), client, SETTINGS, run_id))
+        return counted(events.take_events(open_warehouse(), client, SETTINGS, run_id))
 
 
 @task(trigger_rule="all_done")

@@ -9,8 +9,9 @@ from airflow.sdk import Context
 from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
 
 from include.catchup.log import PageStopped
+from include.markets.events import EventsStopped
 from include.markets.publishing import MarketsHeld
-from include.markets.queue import EventsStopped, MarketsRefused
+from include.markets.queue import MarketsRefused
 from include.orchestration.connections import ConnectionIncomplete
 from include.orchestration.importing import FilesRefused, ImportFolderUnusable
 from include.orchestration.resending import BusinessDateRefused

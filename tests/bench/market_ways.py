@@ -17,7 +17,7 @@ from typing import Any
 import great_expectations  # noqa: F401
 from sqlalchemy import Engine
 
-from include.markets import crediting, fetching, looking, publishing, queue, settling
+from include.markets import crediting, events, fetching, looking, publishing, queue, settling
 from include.providers import prediction
 from include.sandbox.addresses import PREDICTION_KEY, PREDICTION_OPERATOR_ID
 from include.settings import Settings
@@ -73,7 +73,7 @@ def settle(stopwatch: Stopwatch, engine_url: str) -> None:
 
 def _take_events(engine: Engine, engine_url: str) -> None:
     with closing(prediction.open_client(engine_url, PREDICTION_KEY, SETTINGS)) as client:
-        while not queue.take_events(engine, client, SETTINGS, "bench").has_reached_end:
+        while not events.take_events(engine, client, SETTINGS, "bench").has_reached_end:
             pass
 
 

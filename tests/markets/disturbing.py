@@ -21,8 +21,8 @@ from uuid import UUID
 from sqlalchemy import Engine, text
 
 from include.markets.crediting import credit, read_mapping
+from include.markets.events import EventsStopped
 from include.markets.publishing import MarketsHeld
-from include.markets.queue import EventsStopped
 from include.payouts.credits import send_credits
 from include.payouts.sending import BreakerTripped, PartnerUnavailable, SendingStopped, send
 from include.providers.errors import ProviderError

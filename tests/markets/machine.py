@@ -20,8 +20,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from include.markets.events import EventsStopped
 from include.markets.publishing import MarketsHeld
-from include.markets.queue import EventsStopped
 from include.providers.errors import ProviderError
 from include.sandbox.client import Sandbox
 from tests.markets.playing import SETTINGS, MarketPlay, empty

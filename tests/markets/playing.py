@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from include.markets import fetching, looking, publishing, queue, settling
+from include.markets import events, fetching, looking, publishing, queue, settling
 from include.markets.publishing import MarketsHeld
 from include.providers import prediction
 from include.providers.http import Client
@@ -109,7 +109,7 @@ class MarketPlay:
 
     def _plan(self, engine: Engine) -> object:
         with self._open() as client:
-            return queue.take_events(engine, client, self.settings, "test")
+            return events.take_events(engine, client, self.settings, "test")
 
     def _of_shard(self, step: str) -> Callable[[Engine], object]:
         work: Callable[..., object] = {

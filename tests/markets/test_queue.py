@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, text
 
-from include.markets import queue
+from include.markets import files, queue
+from include.markets.events import EventsStopped
 from include.markets.publishing import MarketsHeld
-from include.markets.queue import EventsStopped, MarketsRefused
+from include.markets.queue import MarketsRefused
 from include.markets.watching import watch_markets
 from include.providers.http import Answer, Client
 from include.warehouse.decisions import DecisionRefused, resolve
@@ -208,9 +209,9 @@ def test_a_register_of_markets_is_entered_from_a_file(
 ) -> None:
     path = tmp_path / name
     path.write_text(written)
-    assert queue.is_market_register(path)
-    assert queue.import_markets(play.warehouse.engine, path)["new"] == 2
-    assert queue.import_markets(play.warehouse.engine, path)["new"] == 0
+    assert files.is_market_register(path)
+    assert files.import_markets(play.warehouse.engine, path)["new"] == 2
+    assert files.import_markets(play.warehouse.engine, path)["new"] == 0
     assert play.states() == {"m-1": "entered", "m-2": "entered"}
 
 
@@ -223,7 +224,7 @@ def test_a_register_with_a_line_that_names_no_market_enters_nothing(
     path = tmp_path / "prediction.txt"
     path.write_text(f"m-1\n{wrong}\n")
     with pytest.raises(MarketsRefused, match=r"line 2 of prediction\.txt"):
-        queue.import_markets(play.warehouse.engine, path)
+        files.import_markets(play.warehouse.engine, path)
     assert play.states() == {}
 
 
@@ -241,7 +242,7 @@ def test_a_currency_that_a_person_or_a_file_tells_later_is_the_markets(
     word = {"confirmed_by": "ann", "reason": "It pays in it.", "run_id": "r"}
     queue.confirm(engine, [first], currency="EUR", **word)
     queue.set_currency(engine, [second], "EUR")
-    queue.import_markets(engine, register(tmp_path, f"{third}\n{third},EUR\n{third}\n"))
+    files.import_markets(engine, register(tmp_path, f"{third}\n{third},EUR\n{third}\n"))
     play.decide("market_held", "try_again")
     play.run()
     assert set(play.states().values()) == {"done"}
@@ -254,7 +255,7 @@ def test_a_currency_that_contradicts_what_is_known_enters_nothing(
     play: MarketPlay, tmp_path: Path
 ) -> None:
     engine = play.warehouse.engine
-    queue.import_markets(engine, register(tmp_path, "m-1,USD\n"))
+    files.import_markets(engine, register(tmp_path, "m-1,USD\n"))
     before = play.rows("SELECT * FROM prediction.market")
     word = {"confirmed_by": "ann", "reason": "It is over.", "run_id": "r"}
     told = r"1 of these markets have another currency .*: m-1 \(USD, not EUR\)\. They keep theirs"
@@ -263,9 +264,9 @@ def test_a_currency_that_contradicts_what_is_known_enters_nothing(
     with pytest.raises(MarketsRefused, match=told):
         queue.set_currency(engine, ["m-1"], "EUR")
     with pytest.raises(MarketsRefused, match=told):
-        queue.import_markets(engine, register(tmp_path, "m-0,EUR\nm-1,EUR\n"))
+        files.import_markets(engine, register(tmp_path, "m-0,EUR\nm-1,EUR\n"))
     with pytest.raises(MarketsRefused, match="tells EUR of market m-0, and an earlier"):
-        queue.import_markets(engine, register(tmp_path, "m-0,USD\nm-0,EUR\n"))
+        files.import_markets(engine, register(tmp_path, "m-0,USD\nm-0,EUR\n"))
     assert play.rows("SELECT * FROM prediction.market") == before
 
 
@@ -304,7 +305,7 @@ def test_a_list_that_does_not_add_up_and_is_not_checked_is_told(play: MarketPlay
 def test_markets_that_nothing_confirms_are_told_once(play: MarketPlay, tmp_path: Path) -> None:
     path = tmp_path / "prediction.txt"
     path.write_text("m-1\n")
-    queue.import_markets(play.warehouse.engine, path)
+    files.import_markets(play.warehouse.engine, path)
     play.let_time_pass(play.settings.prediction_unconfirmed_days * DAY)
     assert len(watch_markets(play.warehouse.engine, play.settings).opened) == 1
     [finding] = play.findings("markets_unconfirmed")

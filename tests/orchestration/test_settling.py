@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from airflow.sdk.definitions.param import ParamsDict
 
-from include.markets.queue import MarketsRefused, take_events
+from include.markets.events import take_events
+from include.markets.queue import MarketsRefused
 from include.markets.stopping import stop
 from include.orchestration.settling import form_fields, plan_shards, shards
 from include.providers import prediction
