@@ -16,9 +16,14 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, text
 
 from include.local.postgres import Postgres
-from include.quality import gates
 from include.quality.expectations import GroupResult, validate_rows
-from include.quality.gates import BatchHeld, GateReport, check_raw, check_settlements
+from include.quality.gates import (
+    BatchHeld,
+    GateReport,
+    check_raw,
+    check_settlements,
+    settlements,
+)
 from include.quality.rules import GROUPS
 from include.settings import Settings
 from include.warehouse.decisions import resolve
@@ -457,8 +462,8 @@ def test_small_batches_are_checked_together_and_what_is_wrong_with_one_is_its_al
         asked.append(batch_ids)
         return validate_rows(engine, *batch_ids)
 
-    monkeypatch.setattr(gates, "validate_rows", validate)
-    monkeypatch.setattr(gates, "_SMALL_BATCH_ROWS", 2)
+    monkeypatch.setattr(settlements, "validate_rows", validate)
+    monkeypatch.setattr(settlements, "_SMALL_BATCH_ROWS", 2)
     sound = [stage(connection, [{}, {}]) for _ in range(3)]
     incomplete = stage(connection, [{}, {}])
     connection.execute(
@@ -517,7 +522,7 @@ def test_what_cannot_be_checked_together_is_checked_one_by_one(
             raise RuntimeError("Great Expectations could not evaluate the group.")
         return validate_rows(engine, *batch_ids)
 
-    monkeypatch.setattr(gates, "validate_rows", validate)
+    monkeypatch.setattr(settlements, "validate_rows", validate)
     for _ in range(2):
         stage(connection, [{}])
     report = check_settlements(warehouse.engine, "ticktock", SETTINGS)

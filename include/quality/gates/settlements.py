@@ -1,101 +1,44 @@
-"""The gates between tasks: each lets a batch pass, or holds it with a finding and goes red.
-
-A gate works on every batch of its source that waits for it, oldest first, each in one transaction
-that holds the batch's row.  A held batch never keeps later ones back; the exception comes after
-all of them.  Every rule's result is recorded, met or not.
-"""
+"""The gate `check_settlements`: the row rules against what is staged."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, func, insert, text
+from sqlalchemy import Connection, Engine, Row, func, text
 
 from include.quality.expectations import GroupResult, validate_rows
+from include.quality.gates.holding import (
+    BatchReport,
+    GateReport,
+    RuleResult,
+    hold,
+    record_results,
+    sum_up,
+)
 from include.quality.rules import (
     GROUPS,
     IS_PLAIN_WIN,
     PAYOUT_DIFFERS,
     WORK_MEMORY,
-    Severity,
     batch_rows,
     failing_reason,
     failing_rule,
 )
 from include.settings import Settings
 from include.warehouse import batches
-from include.warehouse.cursors import is_behind
 from include.warehouse.database import transaction
-from include.warehouse.findings import KINDS, Finding, close_if_open, open_finding
+from include.warehouse.findings import Finding, close_if_open, open_finding
 from include.warehouse.quarantine import open_count, report_quarantined
-from include.warehouse.tables import quality_result as quality_result_table
 
 _log = logging.getLogger(__name__)
 
-Gate = Literal["check_raw", "check_settlements"]
-
-_CONFLICTS_REPORTED = 20
 _EXAMPLES = 10
 # Great Expectations takes as long for a batch of a thousand rows as for forty of them at once.
 _SMALL_BATCH_ROWS = 5_000
 _BATCHES_TOGETHER = 40
-
-
-class BatchHeld(Exception):
-    """A gate held at least one batch; findings are open, and every other batch was checked."""
-
-
-@dataclass(frozen=True)
-class GateReport:
-    """What one gate did, in counts: batches it let pass, rows it looked at, rows it held back."""
-
-    gate: Gate
-    passed: int
-    evaluated: int
-    quarantined: int
-
-
-@dataclass(frozen=True)
-class RuleResult:
-    """What one rule found in a batch; `is_waived` if a decision released the batch from it."""
-
-    expectation: str
-    severity: Severity
-    is_met: bool
-    unexpected: int
-    evaluated: int
-    explanation: str
-    is_waived: bool = False
-    result: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def holds(self) -> bool:
-        """Whether the batch may not pass."""
-        return self.severity == "critical" and not self.is_met and not self.is_waived
-
-
-@dataclass(frozen=True)
-class BatchReport:
-    """What a gate found in one batch, and what it did with it."""
-
-    batch_id: int
-    evaluated: int
-    quarantined: int = 0
-    finding_id: int | None = None
-    held_reason: str | None = None
-
-
-def check_raw(engine: Engine, source: str) -> GateReport:
-    """Compare what landed with what the provider counted, and hold back records without a key.
-
-    Raises `BatchHeld`, after all batches, if one does not add up.
-    """
-    condition = batches.AWAITS_RAW_CHECK
-    reports = batches.work_through(engine, source, condition, _check_raw_batch)
-    return _report(source, "check_raw", reports)
 
 
 def check_settlements(engine: Engine, source: str, settings: Settings) -> GateReport:
@@ -117,194 +60,7 @@ def check_settlements(engine: Engine, source: str, settings: Settings) -> GateRe
 
     condition = batches.AWAITS_SETTLEMENT_CHECK
     one_by_one = batches.work_through(engine, source, condition, check, batch_ids=left)
-    return _report(source, "check_settlements", [*passed, *one_by_one])
-
-
-def _report(source: str, gate: Gate, reports: Sequence[BatchReport]) -> GateReport:
-    if held := [report for report in reports if report.finding_id is not None]:
-        raise BatchHeld(_held_message(gate, source, held))
-    return GateReport(
-        gate=gate,
-        passed=len(reports),
-        evaluated=sum(report.evaluated for report in reports),
-        quarantined=sum(report.quarantined for report in reports),
-    )
-
-
-def _held_message(gate: Gate, source: str, held: list[BatchReport]) -> str:
-    told = " ".join(
-        f"Batch {report.batch_id} (finding {report.finding_id}): {report.held_reason}"
-        for report in held
-    )
-    return (
-        f"{gate} holds {len(held)} batches of {source}. {told} "
-        "Everything that arrived is kept in raw, nothing of these batches is published, and other "
-        "batches were checked. Trigger the DAG resolve_findings with the finding's number and one "
-        f"of: {', '.join(KINDS['batch_held'].decisions)}."
-    )
-
-
-# --- check_raw ----------------------------------------------------------------------------------
-
-# Its own records, or, in a replay, those taken from quarantine.
-_OWN_RECORDS = """
-SELECT record_id, record_key FROM raw.record
-WHERE record_id BETWEEN :first AND :last AND batch_id = :batch_id
-"""
-_REPLAYED_RECORDS = """
-SELECT record_id, record_key FROM ops.quarantine JOIN raw.record USING (record_id)
-WHERE replay_batch_id = :batch_id
-"""
-_IS_KEYLESS = "record_key LIKE 'sha256:%'"
-
-
-def _check_raw_batch(connection: Connection, batch: Row[Any]) -> BatchReport:
-    is_replay = batch.kind == "replay"
-    records = _REPLAYED_RECORDS if is_replay else _OWN_RECORDS
-    # Who replays a record says that it can be read by now, so normalize judges it.
-    is_keyless = "false" if is_replay else _IS_KEYLESS
-    this = {
-        "batch_id": batch.batch_id,
-        "source": batch.source,
-        "first": batch.record_id_first,
-        "last": batch.record_id_last,
-    }
-    stored, keyless = connection.execute(
-        text(f"SELECT count(*), count(*) FILTER (WHERE {is_keyless}) FROM ({records}) AS landed"),
-        this,
-    ).one()
-    results = list(_raw_results(batch, stored, keyless))
-    _record_results(connection, batch, "check_raw", results)
-    _report_drift(connection, batch)
-    _report_conflicts(connection, batch)
-    if keyless:
-        _quarantine_keyless(connection, records, this)
-    if failed := [result for result in results if result.holds]:
-        return _hold(connection, batch, failed, evaluated=stored)
-    batches.move(connection, batch.batch_id, raw_checked_at=func.now())
-    return BatchReport(batch.batch_id, evaluated=stored, quarantined=keyless)
-
-
-def _raw_results(batch: Row[Any], stored: int, keyless: int) -> Iterable[RuleResult]:
-    yield RuleResult(
-        "pages_counted",
-        "critical",
-        is_met=batch.pages_miscounted == 0,
-        unexpected=batch.pages_miscounted,
-        evaluated=batch.pages_received,
-        explanation=f"{batch.pages_miscounted} of {batch.pages_received} pages hold another number "
-        "of records than the provider says they do.",
-    )
-    yield RuleResult(
-        "records_stored",
-        "critical",
-        is_met=batch.landed == stored,
-        unexpected=abs(batch.landed - stored),
-        evaluated=stored,
-        explanation=f"{batch.landed} records were counted as landed and {stored} are in raw.",
-    )
-    moved_back = is_behind(batch.cursor_after or "", batch.cursor_before or "")
-    yield RuleResult(
-        "cursor_moved_forward",
-        "critical",
-        is_met=not moved_back,
-        unexpected=int(moved_back),
-        evaluated=1,
-        explanation=f"The cursor went back from {batch.cursor_before} to {batch.cursor_after}.",
-    )
-    yield RuleResult(
-        "records_keyed",
-        "warning",
-        is_met=keyless == 0,
-        unexpected=keyless,
-        evaluated=stored,
-        explanation=f"{keyless} records carry no id of the provider's.",
-    )
-    yield RuleResult(
-        "fields_known",
-        "warning",
-        is_met=not batch.unknown_fields,
-        unexpected=len(batch.unknown_fields),
-        evaluated=stored,
-        explanation=f"Undocumented fields: {', '.join(batch.unknown_fields) or 'none'}.",
-    )
-    yield RuleResult(
-        "contents_agree",
-        "warning",
-        is_met=not batch.conflicting_keys,
-        unexpected=len(batch.conflicting_keys),
-        evaluated=stored,
-        explanation="Keys that arrived with another content than before: "
-        f"{', '.join(batch.conflicting_keys[:_CONFLICTS_REPORTED]) or 'none'}.",
-    )
-
-
-def _quarantine_keyless(connection: Connection, records: str, this: dict[str, Any]) -> None:
-    connection.execute(
-        text(
-            "INSERT INTO ops.quarantine (source, stage, rule, reason, record_id, batch_id)"
-            " SELECT :source, 'raw', 'record_without_key',"
-            " 'The record carries no id of the provider''s. Found: ' || record_key,"
-            f" record_id, :batch_id FROM ({records}) AS landed WHERE {_IS_KEYLESS}"
-            " ON CONFLICT (batch_id, record_id) DO UPDATE SET stage = excluded.stage,"
-            " rule = excluded.rule, reason = excluded.reason, state = 'open'"
-            # What landing said of it already is closer to what is wrong.
-            " WHERE quarantine.state <> 'open'"
-        ),
-        this,
-    )
-
-
-def _report_drift(connection: Connection, batch: Row[Any]) -> None:
-    for name in sorted(batch.unknown_fields):
-        open_finding(
-            connection,
-            Finding(
-                kind="unknown_field",
-                source=batch.source,
-                subject=name,
-                summary=f"{batch.source} sends a field that its documentation does not have: "
-                f"{name}.",
-                kept="It is kept in raw with every record and used nowhere else.",
-                detail={"field": name},
-                batch_id=batch.batch_id,
-            ),
-            once=True,
-        )
-
-
-def _report_conflicts(connection: Connection, batch: Row[Any]) -> None:
-    keys = sorted(batch.conflicting_keys)
-    for key in keys[:_CONFLICTS_REPORTED]:
-        _report_conflict(connection, batch, f"record {key}", f"the id {key}", [key])
-    if further := keys[_CONFLICTS_REPORTED:]:
-        _report_conflict(
-            connection,
-            batch,
-            f"batch {batch.batch_id}, further records",
-            f"{len(further)} further ids",
-            further,
-        )
-
-
-def _report_conflict(
-    connection: Connection, batch: Row[Any], subject: str, which: str, keys: list[str]
-) -> None:
-    open_finding(
-        connection,
-        Finding(
-            kind="record_conflict",
-            source=batch.source,
-            subject=subject,
-            summary=f"{batch.source} sent {which} again with another content.",
-            kept="Every content is kept in raw and goes on as a version of its own.",
-            detail={"record_keys": keys},
-            batch_id=batch.batch_id,
-        ),
-    )
-
-
-# --- check_settlements --------------------------------------------------------------------------
+    return sum_up(source, "check_settlements", [*passed, *one_by_one])
 
 
 @dataclass(frozen=True)
@@ -342,10 +98,10 @@ def _check_settlements_batch(
     scan = _scan(connection, [batch.batch_id])[batch.batch_id]
     groups = validate_rows(engine, batch.batch_id) if scan.staged else {}
     judged = _judge(connection, batch, scan, groups, settings)
-    _record_results(connection, batch, "check_settlements", judged.results)
+    record_results(connection, batch, "check_settlements", judged.results)
     if judged.failed:
         detail = {"rules": _failing_rules(connection, batch.batch_id)} if scan.failing else {}
-        return _hold(connection, batch, judged.failed, evaluated=scan.staged, detail=detail)
+        return hold(connection, batch, judged.failed, evaluated=scan.staged, detail=detail)
     if scan.failing:
         _quarantine_failing(connection, batch)
     return _let_pass(connection, batch, scan, judged)
@@ -414,7 +170,7 @@ def _pass_sound(
         # If any row fails there, it is in none of them that the two checks agree.
         judged = _judge(connection, batch, scans[batch_id], groups, settings)
         if not judged.failed:
-            _record_results(connection, batch, "check_settlements", judged.results)
+            record_results(connection, batch, "check_settlements", judged.results)
             reports.append(_let_pass(connection, batch, scans[batch_id], judged))
     return reports
 
@@ -589,51 +345,4 @@ def _report_payouts(connection: Connection, batch: Row[Any], scan: _Scan) -> Non
             detail={"count": scan.payouts_differing, "examples": [dict(one) for one in examples]},
             batch_id=batch.batch_id,
         ),
-    )
-
-
-# --- both ---------------------------------------------------------------------------------------
-
-
-def _record_results(
-    connection: Connection, batch: Row[Any], gate: Gate, results: list[RuleResult]
-) -> None:
-    connection.execute(
-        insert(quality_result_table),
-        [
-            {
-                "batch_id": batch.batch_id,
-                "gate": gate,
-                "expectation": result.expectation,
-                "severity": result.severity,
-                "is_met": result.is_met,
-                "evaluated": result.evaluated,
-                "unexpected": result.unexpected,
-                "result": {"explanation": result.explanation, **result.result},
-            }
-            for result in results
-        ],
-    )
-
-
-def _hold(
-    connection: Connection,
-    batch: Row[Any],
-    failed: list[RuleResult],
-    *,
-    evaluated: int,
-    detail: dict[str, Any] | None = None,
-) -> BatchReport:
-    reason = " ".join(f"{result.expectation}: {result.explanation}" for result in failed)
-    told = [
-        {
-            name: value
-            for name, value in asdict(result).items()
-            if name in ("expectation", "unexpected", "evaluated", "explanation")
-        }
-        for result in failed
-    ]
-    finding_id = batches.hold(connection, batch, reason, {"failed": told, **(detail or {})})
-    return BatchReport(
-        batch.batch_id, evaluated=evaluated, finding_id=finding_id, held_reason=reason
     )
