@@ -14,7 +14,8 @@ from include.quality.gates import check_raw, check_settlements
 from include.quality.normalizing import normalize
 from include.settings import Settings
 from include.warehouse.cursors import is_behind
-from include.warehouse.landing import ArrivedPage, Landing
+from include.warehouse.landing import Landing
+from include.warehouse.pages import ArrivedPage
 from include.warehouse.publishing import Published, publish
 
 SOURCE = SOURCES["ticktock"]

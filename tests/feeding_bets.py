@@ -14,7 +14,8 @@ from include.providers.odds88 import join_messages, read_message
 from include.quality.gates import check_raw, check_settlements
 from include.quality.normalizing import normalize
 from include.settings import Settings
-from include.warehouse.landing import ArrivedPage, Landing
+from include.warehouse.landing import Landing
+from include.warehouse.pages import ArrivedPage
 from include.warehouse.publishing import Published, publish
 
 SOURCE = SOURCES["odds88"]

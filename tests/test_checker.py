@@ -26,10 +26,11 @@ from include.providers.http import Answer, Client
 from include.providers.ticktock import Page
 from include.quality.gates import BatchHeld
 from include.sandbox.client import Sandbox
-from include.warehouse import batches, connect_attempts, landing, publishing
+from include.warehouse import batches, connect_attempts, landing, pages, publishing
 from include.warehouse.connect_attempts import Budget, Connections
 from include.warehouse.database import transaction
-from include.warehouse.landing import ArrivedPage, Cursor, Landing
+from include.warehouse.landing import Cursor, Landing
+from include.warehouse.pages import ArrivedPage
 from include.warehouse.publishing import StagedRowsMissing
 from include.warehouse.tables import batch as batch_table
 from include.warehouse.tables import cursor as cursor_table
@@ -238,7 +239,7 @@ def rows_commit_before_the_cursor_and_have_no_identity(play: Play, patch: Patch)
 
 
 def everything_is_new(play: Play, patch: Patch) -> None:
-    patch.setattr(landing, "_is_duplicate", lambda *_: False)
+    patch.setattr(pages, "_is_duplicate", lambda *_: False)
 
 
 def each_run_begins_again_an_overlap_longer_than_its_page(play: Play, patch: Patch) -> None:
@@ -742,7 +743,7 @@ def no_bet_is_ever_due(play: Play, patch: Patch) -> None:
 
 
 def every_text_is_new(play: Play, patch: Patch) -> None:
-    patch.setattr(landing, "_is_duplicate", lambda *_: False)
+    patch.setattr(pages, "_is_duplicate", lambda *_: False)
 
 
 CAUGHT_OF_BETS = [

@@ -30,7 +30,8 @@ from include.providers.moments import readable_time
 from include.providers.odds88 import BrokenMessage, Message, PageEntry, Ping
 from include.settings import Settings
 from include.warehouse.database import transaction
-from include.warehouse.landing import ArrivedPage, Landing
+from include.warehouse.landing import Landing
+from include.warehouse.pages import ArrivedPage
 from include.warehouse.tables import finding as finding_table
 from include.warehouse.tables import gap as gap_table
 

@@ -37,7 +37,8 @@ from include.providers.http import Answer, Client
 from include.providers.ticktock import Page, PageEntry
 from include.settings import Settings
 from include.warehouse.cursors import is_behind
-from include.warehouse.landing import ArrivedPage, Cursor, Gap, Landing
+from include.warehouse.landing import Cursor, Gap, Landing
+from include.warehouse.pages import ArrivedPage
 
 _log = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from typing import Any, Literal, Self
 
 from sqlalchemy import Connection, Engine
 
-from include.catchup import hints, register
+from include.catchup import confirming, register
 from include.catchup.log import Budget, PageStopped
 from include.catchup.register import Claim, Told
 from include.providers.errors import Fatal, PageUndecodable, ProviderError, Retriable
@@ -35,7 +35,8 @@ from include.providers.http import KEPT, Answer, Client
 from include.providers.tote import Page, PageEntry, Standing, Totals
 from include.settings import Settings
 from include.warehouse.findings import Finding, close_if_open, open_finding
-from include.warehouse.landing import Also, ArrivedPage, Cursor, CursorMoved, Landing
+from include.warehouse.landing import Also, Cursor, CursorMoved, Landing
+from include.warehouse.pages import ArrivedPage
 
 _log = logging.getLogger(__name__)
 
@@ -387,14 +388,14 @@ class _Reader:
             if entry.tote_id is not None
         ]
         observed = [
-            hints.Observation(one.tote_id, one.standing, answer.requested_at)
+            confirming.Observation(one.tote_id, one.standing, answer.requested_at)
             for one in told
             if one.standing is not None
         ]
 
         def note(connection: Connection) -> None:
             register.note(connection, told, absent, asked_at, self._settings)
-            hints.confirm(connection, observed, self._settings)
+            confirming.confirm(connection, observed, self._settings)
 
         return note
 

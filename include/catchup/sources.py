@@ -20,7 +20,7 @@ from include.providers.tote import HintFeed
 from include.quality.normalizing import Normalize
 from include.settings import Settings
 from include.warehouse.connect_attempts import Budget
-from include.warehouse.landing import Dedupe
+from include.warehouse.pages import Dedupe
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,9 @@ from include.providers.odds88 import Message, Page, PageEntry, Ping, Token
 from include.providers.streams import GOES_ON, RECEIVED_IS_KEPT, Socket
 from include.settings import Settings
 from include.warehouse.connect_attempts import Budget, Connections, NoneLeft
-from include.warehouse.landing import ArrivedPage, Gap, Landing
+from include.warehouse.landing import Gap, Landing
 from include.warehouse.leases import LeaseLost
+from include.warehouse.pages import ArrivedPage
 
 _log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, Row, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from include.catchup import register
-from include.catchup.hints import unconfirmed
+from include.catchup.confirming import unconfirmed
 from include.settings import Settings
 from include.warehouse import markets
 from include.warehouse.database import transaction

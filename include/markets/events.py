@@ -26,8 +26,9 @@ from include.providers.prediction import (
 )
 from include.settings import Settings
 from include.warehouse.database import array_literal
-from include.warehouse.landing import Also, ArrivedPage, CursorMoved, Gap, Landing
+from include.warehouse.landing import Also, CursorMoved, Gap, Landing
 from include.warehouse.markets import SOURCE
+from include.warehouse.pages import ArrivedPage
 from include.warehouse.quarantine import report_quarantined
 from include.warehouse.tables import market as market_table
 from include.warehouse.tables import record as record_table

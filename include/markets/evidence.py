@@ -9,8 +9,9 @@ from sqlalchemy import Connection, text
 
 from include.model import Record
 from include.providers.http import Answer
-from include.warehouse.landing import ArrivedPage, land_whole
+from include.warehouse.landing import land_whole
 from include.warehouse.markets import SOURCE
+from include.warehouse.pages import ArrivedPage
 
 FEED = "answers"
 

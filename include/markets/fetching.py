@@ -44,8 +44,9 @@ from include.providers.prediction import (
 from include.settings import Settings
 from include.warehouse import batches
 from include.warehouse.database import array_literal, lock_source, transaction
-from include.warehouse.landing import ArrivedPage, land_whole
+from include.warehouse.landing import land_whole
 from include.warehouse.markets import SOURCE, move
+from include.warehouse.pages import ArrivedPage
 
 FEED = "settlements"
 

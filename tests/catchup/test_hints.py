@@ -25,7 +25,8 @@ from sqlalchemy import Engine, text
 from websockets.protocol import OPEN, Protocol, Side
 
 from include.catchup import hints
-from include.catchup.hints import Heard, Observation, agrees, confirm, is_shown, listen
+from include.catchup.confirming import Observation, agrees, confirm, is_shown
+from include.catchup.hints import Heard, listen
 from include.catchup.sources import TOTE
 from include.catchup.watching import Watched, watch
 from include.providers.errors import Fatal, Retriable

@@ -40,7 +40,8 @@ from include.settings import Settings
 from include.warehouse import records
 from include.warehouse.database import transaction
 from include.warehouse.decisions import DecisionRefused, resolve
-from include.warehouse.landing import ArrivedPage, Landing
+from include.warehouse.landing import Landing
+from include.warehouse.pages import ArrivedPage
 from include.warehouse.publishing import publish
 from tests.checker import violations
 from tests.feeding import open_findings

@@ -18,7 +18,8 @@ from include.warehouse.database import lock_source, transaction
 from include.warehouse.decisions import DecisionRefused, Resolution, held_by, resolve
 from include.warehouse.decisions.resolving import carried_out_by
 from include.warehouse.findings import KINDS, Finding, open_finding
-from include.warehouse.landing import ArrivedPage, Cursor, CursorMoved, Gap, Landing
+from include.warehouse.landing import Cursor, CursorMoved, Gap, Landing
+from include.warehouse.pages import ArrivedPage
 from tests.checker import violations
 from tests.feeding import (
     SETTINGS,

@@ -14,7 +14,8 @@ from sqlalchemy import Connection, text
 
 from include.model import Record
 from include.quality.gates import check_raw
-from include.warehouse.landing import ArrivedPage, CursorMoved, Dedupe, Landing
+from include.warehouse.landing import CursorMoved, Landing
+from include.warehouse.pages import ArrivedPage, Dedupe
 from tests.checker import violations
 from tests.feeding import SOURCE, body_of, entry, land_body, open_findings, push
 from tests.warehouses import Warehouse
