@@ -19,7 +19,7 @@ import msgspec
 import pytest
 from sqlalchemy import Connection, Engine, and_, func, text, update
 
-from include.catchup import register
+from include.catchup import bet_register
 from include.catchup.sources import SOURCES
 from include.model import RecordContext, Settlement
 from include.providers.http import Answer, Client
@@ -726,20 +726,20 @@ def a_run_that_is_told_nothing_new(play: Play) -> list[str]:
 
 
 def what_is_listed_is_not_entered(play: Play, patch: Patch) -> None:
-    patch.setattr(register, "enter", lambda *_: 0)
+    patch.setattr(bet_register, "enter", lambda *_: 0)
 
 
 def every_bet_that_is_told_is_final(play: Play, patch: Patch) -> None:
-    as_told = register._as_told
-    patch.setattr(register, "_as_told", lambda *told: {**as_told(*told), "is_final": True})
+    as_told = bet_register._as_told
+    patch.setattr(bet_register, "_as_told", lambda *told: {**as_told(*told), "is_final": True})
 
 
 def an_answer_is_not_noted(play: Play, patch: Patch) -> None:
-    patch.setattr(register, "note", lambda *_: None)
+    patch.setattr(bet_register, "note", lambda *_: None)
 
 
 def no_bet_is_ever_due(play: Play, patch: Patch) -> None:
-    patch.setattr(register, "claim", lambda *_, **__: register.Claim([], datetime.now(UTC)))
+    patch.setattr(bet_register, "claim", lambda *_, **__: bet_register.Claim([], datetime.now(UTC)))
 
 
 def every_text_is_new(play: Play, patch: Patch) -> None:

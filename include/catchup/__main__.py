@@ -22,6 +22,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
+from include.catchup.bet_files import RegisterImported, import_register, is_register
 from include.catchup.files import (
     FileImported,
     FileRefused,
@@ -29,7 +30,6 @@ from include.catchup.files import (
     next_steps,
     source_named,
 )
-from include.catchup.registers import RegisterImported, import_register, is_register
 from include.catchup.sources import SOURCES, Source
 from include.settings import Settings
 from include.warehouse.database import open_engine

@@ -27,9 +27,9 @@ from typing import Any, Literal, Self
 
 from sqlalchemy import Connection, Engine
 
-from include.catchup import confirming, register
+from include.catchup import bet_register, confirming
+from include.catchup.bet_register import Claim, Told
 from include.catchup.log import Budget, PageStopped
-from include.catchup.register import Claim, Told
 from include.providers.errors import Fatal, PageUndecodable, ProviderError, Retriable
 from include.providers.http import KEPT, Answer, Client
 from include.providers.tote import Page, PageEntry, Standing, Totals
@@ -205,7 +205,7 @@ class _Reader:
         self._settings = settings
         self._cursor = cursor
         # Whoever was claimed since then may have been told anew before a page of ours was.
-        self._began_at = register.look_at_clock(engine)
+        self._began_at = bet_register.look_at_clock(engine)
         # Questions that failed since one was answered, and those of them about one bet alone.
         self._is_list_answered = False
         self._failures = 0
@@ -236,7 +236,7 @@ class _Reader:
         limit = self._poll.most_named
         try:
             while budget.is_left and not has_reached_end:
-                claimed = register.claim(
+                claimed = bet_register.claim(
                     self._engine, limit, self._settings, is_alone_first=is_first
                 )
                 self._ask_in_parts(claimed, budget)
@@ -245,7 +245,7 @@ class _Reader:
                 self._postpone_doubted()
         finally:
             for part, _ in self._doubted:
-                register.ask_alone(self._engine, part)
+                bet_register.ask_alone(self._engine, part)
         if self._doubted:
             # Nothing tells whether it is these bets or tote itself.
             raise self._doubted[0][1]
@@ -265,7 +265,7 @@ class _Reader:
                     self._postpone_doubted()
         finally:
             for part in left:
-                register.release(self._engine, part)
+                bet_register.release(self._engine, part)
 
     def _halves(self, failed: Claim, error: ProviderError) -> list[Claim]:
         """What to ask instead; raises `error` if that is about tote itself."""
@@ -283,7 +283,7 @@ class _Reader:
         """Tote answers, so where it failed for one bet alone, that was about the bet."""
         for part, error in self._doubted:
             refusal = error.happened.removesuffix(f" {KEPT}")
-            register.postpone(self._engine, part, refusal, self._settings)
+            bet_register.postpone(self._engine, part, refusal, self._settings)
             _log.warning("Bet %s is left for later: %s", part.tote_ids[0], refusal)
         self._doubted, self._failures = [], 0
 
@@ -320,7 +320,7 @@ class _Reader:
 
         def also(connection: Connection) -> None:
             tote_ids = [entry.tote_id for entry in page.entries if entry.tote_id is not None]
-            register.enter(connection, tote_ids, "listing")
+            bet_register.enter(connection, tote_ids, "listing")
             note(connection)
             if is_closed:
                 self._tell_sums(connection, listed, page, sums if window.after is None else None)
@@ -394,7 +394,7 @@ class _Reader:
         ]
 
         def note(connection: Connection) -> None:
-            register.note(connection, told, absent, asked_at, self._settings)
+            bet_register.note(connection, told, absent, asked_at, self._settings)
             confirming.confirm(connection, observed, self._settings)
 
         return note

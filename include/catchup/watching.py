@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 
-from include.catchup import register
+from include.catchup import bet_register
 from include.catchup.confirming import unconfirmed
 from include.settings import Settings
 from include.warehouse import markets
@@ -205,7 +205,7 @@ def _unconfirmed_hints(connection: Connection, settings: Settings) -> Iterator[_
 
 
 def _odd_bets(connection: Connection, settings: Settings) -> Iterator[_Cause]:
-    for told in (register.absent(connection), register.open_long(connection, settings)):
+    for told in (bet_register.absent(connection), bet_register.open_long(connection, settings)):
         if told is not None:
             yield _Cause(*told)
 

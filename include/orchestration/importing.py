@@ -20,8 +20,8 @@ from airflow.sdk import Param
 from sqlalchemy import Engine
 
 from include.catchup import files
+from include.catchup.bet_files import RegisterImported, import_register, is_register
 from include.catchup.files import FileImported
-from include.catchup.registers import RegisterImported, import_register, is_register
 from include.catchup.sources import SOURCES, Source
 from include.markets.files import import_markets, is_market_register
 from include.markets.queue import MarketsRefused

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import text
 
-from include.catchup import register
+from include.catchup import bet_register
 from include.local.postgres import Postgres
 from include.providers.tote import PAGE_LIMIT
 from include.sandbox.client import Sandbox
@@ -132,7 +132,7 @@ def _enter(warehouse: Warehouse, numbers: Sequence[int]) -> None:
     tote_ids = (bets.bet(number).tote_id for number in numbers)
     while several := list(islice(tote_ids, _ENTERED_AT_ONCE)):
         with transaction(warehouse.engine, "loader") as connection:
-            register.enter(connection, several, "file")
+            bet_register.enter(connection, several, "file")
 
 
 def _calls(sandbox: Sandbox) -> int:

@@ -23,7 +23,7 @@ RECORDS = 35
 # Longer than any statement of ours pauses between two of its own; the default is minutes.
 PATIENCE = {"idle_in_transaction_session_timeout": "2s"}
 # Of the source that asks for what it knows: where its runs meet, which no other source has.
-MEETING_POINTS = {"tote": ("landing.commit", "register.claim", "landing.add")}
+MEETING_POINTS = {"tote": ("landing.commit", "bet_register.claim", "landing.add")}
 ROUNDS = {"tote": 1}
 
 

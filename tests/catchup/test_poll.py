@@ -23,11 +23,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from include.catchup import register
+from include.catchup import bet_register
 from include.catchup.acquiring import Landed, land
+from include.catchup.bet_files import import_register
 from include.catchup.log import PageStopped
 from include.catchup.poll import Window, next_window
-from include.catchup.registers import import_register
 from include.catchup.sources import SOURCES
 from include.catchup.watching import watch
 from include.local.agreement import tote_disagreements
@@ -479,14 +479,14 @@ def test_a_place_in_the_list_that_keeps_failing_is_forgotten(desk: Desk) -> None
 @given(
     passed=st.floats(0, 400 * DAY),
     more=st.floats(0, 400 * DAY),
-    share=st.sampled_from([register.OPEN_SHARE, register.FINAL_SHARE]),
+    share=st.sampled_from([bet_register.OPEN_SHARE, bet_register.FINAL_SHARE]),
 )
 def test_a_bet_is_asked_for_less_and_less_often_within_bounds(
     passed: float, more: float, share: float
 ) -> None:
     settings = Settings()
     young, old = (
-        register.wait_before_asking(timedelta(seconds=seconds), share, settings)
+        bet_register.wait_before_asking(timedelta(seconds=seconds), share, settings)
         for seconds in (passed, passed + more)
     )
     assert timedelta(seconds=300) <= young <= old <= timedelta(hours=6)
@@ -499,7 +499,7 @@ def test_a_final_bet_is_looked_at_for_some_days_after_its_last_change() -> None:
     now: datetime | None = changed_at
     while now is not None:
         waits.append(now - changed_at)
-        now = register.next_ask(now, entered_at, changed_at, settings, is_final=True)
+        now = bet_register.next_ask(now, entered_at, changed_at, settings, is_final=True)
     assert waits[-1] == timedelta(days=7)
     assert max(b - a for a, b in pairwise(waits)) == timedelta(hours=6)
     assert len(waits) == 40
@@ -527,7 +527,7 @@ def test_hinted_bets_go_first_then_those_that_have_waited_longest(desk: Desk) ->
         " is_asked_alone = tote_id = 'alone'"
     )
     claims = []
-    while (claim := register.claim(desk.warehouse.engine, 3, SETTINGS)).tote_ids:
+    while (claim := bet_register.claim(desk.warehouse.engine, 3, SETTINGS)).tote_ids:
         claims.append(set(claim.tote_ids))
     assert claims == [{"hinted early", "hinted late", "old"}, {"young"}, {"alone"}]
 
@@ -586,8 +586,8 @@ def test_nobody_is_left_for_later_while_tote_fails_for_everything(desk: Desk) ->
 
 def test_what_a_killed_run_had_claimed_comes_due_again(desk: Desk) -> None:
     desk.enter("claimed")
-    claim = register.claim(desk.warehouse.engine, 250, Settings())
-    assert register.claim(desk.warehouse.engine, 250, Settings()).tote_ids == []
+    claim = bet_register.claim(desk.warehouse.engine, 250, Settings())
+    assert bet_register.claim(desk.warehouse.engine, 250, Settings()).tote_ids == []
     [[wait]] = desk.rows("SELECT next_ask_at - :at FROM tote.bet", at=claim.claimed_at)
     # Four attempts of 30 s and the longest waits between them, and a minute.
     assert wait == timedelta(seconds=4 * (30 + 60) + 60)
@@ -596,15 +596,15 @@ def test_what_a_killed_run_had_claimed_comes_due_again(desk: Desk) -> None:
 def test_a_hint_that_came_after_the_question_has_the_bet_asked_for_again(desk: Desk) -> None:
     [tote_id] = desk.ids()[:1]
     desk.enter(tote_id)
-    claim = register.claim(desk.warehouse.engine, 1, SETTINGS)
+    claim = bet_register.claim(desk.warehouse.engine, 1, SETTINGS)
     desk.rows("UPDATE tote.bet SET hinted_at = clock_timestamp(), next_ask_at = now()")
-    told = register.Told(tote_id, None, b"digest")
+    told = bet_register.Told(tote_id, None, b"digest")
     with transaction(desk.warehouse.engine, "loader") as connection:
-        register.note(connection, [told], [], claim.claimed_at, SETTINGS)
-    again = register.claim(desk.warehouse.engine, 1, SETTINGS)
+        bet_register.note(connection, [told], [], claim.claimed_at, SETTINGS)
+    again = bet_register.claim(desk.warehouse.engine, 1, SETTINGS)
     assert again.tote_ids == [tote_id]
     with transaction(desk.warehouse.engine, "loader") as connection:
-        register.note(connection, [told], [], again.claimed_at, SETTINGS)
+        bet_register.note(connection, [told], [], again.claimed_at, SETTINGS)
     [[hinted_at, is_due]] = desk.rows("SELECT hinted_at, next_ask_at <= now() FROM tote.bet")
     assert (hinted_at, is_due) == (None, False)
 
@@ -613,12 +613,12 @@ def test_of_two_answers_to_overlapping_questions_neither_is_taken_for_the_newer(
     desk: Desk,
 ) -> None:
     desk.enter("bet")
-    first = register.claim(desk.warehouse.engine, 1, SETTINGS)
+    first = bet_register.claim(desk.warehouse.engine, 1, SETTINGS)
     desk.make_due()
-    register.claim(desk.warehouse.engine, 1, SETTINGS)
+    bet_register.claim(desk.warehouse.engine, 1, SETTINGS)
     with transaction(desk.warehouse.engine, "loader") as connection:
-        told = [register.Told("bet", None, b"digest")]
-        register.note(connection, told, [], first.claimed_at, SETTINGS)
+        told = [bet_register.Told("bet", None, b"digest")]
+        bet_register.note(connection, told, [], first.claimed_at, SETTINGS)
     [[answered_at, is_due]] = desk.rows("SELECT answered_at, next_ask_at <= now() FROM tote.bet")
     assert (answered_at, is_due) == (None, True)
 
@@ -627,13 +627,13 @@ def test_a_bet_that_another_answer_has_ended_is_asked_for_once_more_if_they_over
     desk: Desk,
 ) -> None:
     desk.enter("bet")
-    first = register.claim(desk.warehouse.engine, 1, SETTINGS)
+    first = bet_register.claim(desk.warehouse.engine, 1, SETTINGS)
     desk.make_due()
-    register.claim(desk.warehouse.engine, 1, SETTINGS)
+    bet_register.claim(desk.warehouse.engine, 1, SETTINGS)
     desk.rows("UPDATE tote.bet SET state = 'done', next_ask_at = NULL")
     with transaction(desk.warehouse.engine, "loader") as connection:
-        told = [register.Told("bet", None, b"digest")]
-        register.note(connection, told, [], first.claimed_at, SETTINGS)
+        told = [bet_register.Told("bet", None, b"digest")]
+        bet_register.note(connection, told, [], first.claimed_at, SETTINGS)
     assert desk.rows("SELECT state, next_ask_at <= now() FROM tote.bet") == [("final", True)]
 
 

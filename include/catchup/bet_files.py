@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 from sqlalchemy import Engine
 
-from include.catchup import register
+from include.catchup import bet_register
 from include.catchup.files import FileRefused, opened, unpacked_limit
 from include.providers.tote import ID_CHARACTERS_LIMIT, PROVIDER
 from include.warehouse.database import transaction
@@ -188,8 +188,8 @@ def _store(
         except LineRejected as error:
             rejected.append((line, str(error)))
     with transaction(engine, "loader") as connection:
-        new = register.enter(connection, tote_ids, "file")
-        new += register.ask_again(connection, tote_ids)
+        new = bet_register.enter(connection, tote_ids, "file")
+        new += bet_register.ask_again(connection, tote_ids)
         keep_rejected(connection, rejected_tote_line, file_name, rejected)
     imported.read += len(tote_ids) + len(rejected)
     imported.new += new
