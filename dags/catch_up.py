@@ -6,8 +6,7 @@ from airflow.sdk import DAG
 
 from include.catchup.sources import SOURCES
 from include.orchestration.documentation import document_catch_up
-from include.orchestration.tasks import (
-    TASK_DEFAULTS,
+from include.orchestration.tasks.catch_up import (
     check_raw,
     check_settlements,
     land,
@@ -16,6 +15,7 @@ from include.orchestration.tasks import (
     normalize,
     publish,
 )
+from include.orchestration.tasks.shared import TASK_DEFAULTS
 
 for source in SOURCES.values():
     with DAG(

@@ -6,7 +6,8 @@ from airflow.sdk import DAG
 
 from include.orchestration.documentation import document_import_files
 from include.orchestration.importing import form_fields
-from include.orchestration.tasks import TASK_DEFAULTS, import_files
+from include.orchestration.tasks.import_files import import_files
+from include.orchestration.tasks.shared import TASK_DEFAULTS
 
 with DAG(
     dag_id="import_files",

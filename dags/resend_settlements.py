@@ -7,7 +7,13 @@ from airflow.sdk import DAG, CronPartitionTimetable
 from include.orchestration.deadlines import RESEND_DEADLINE
 from include.orchestration.documentation import document_resend_settlements
 from include.orchestration.resending import form_fields
-from include.orchestration.tasks import TASK_DEFAULTS, check_outbox, check_outcome, prepare, send
+from include.orchestration.tasks.resend_settlements import (
+    check_outbox,
+    check_outcome,
+    prepare,
+    send,
+)
+from include.orchestration.tasks.shared import TASK_DEFAULTS
 
 with DAG(
     dag_id="resend_settlements",

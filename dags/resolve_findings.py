@@ -6,7 +6,8 @@ from airflow.sdk import DAG
 
 from include.orchestration.documentation import document_resolve_findings
 from include.orchestration.resolving import form_fields
-from include.orchestration.tasks import TASK_DEFAULTS, resolve
+from include.orchestration.tasks.resolve_findings import resolve
+from include.orchestration.tasks.shared import TASK_DEFAULTS
 
 with DAG(
     dag_id="resolve_findings",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from airflow.sdk import DAG
 
 from include.orchestration.documentation import document_settle_markets
-from include.orchestration.market_tasks import (
+from include.orchestration.settling import form_fields
+from include.orchestration.tasks.settle_markets import (
     check,
     credit,
     fetch_payouts,
@@ -19,8 +20,7 @@ from include.orchestration.market_tasks import (
     take_events,
     wait_for_status,
 )
-from include.orchestration.settling import form_fields
-from include.orchestration.tasks import TASK_DEFAULTS
+from include.orchestration.tasks.shared import TASK_DEFAULTS
 
 with DAG(
     dag_id="settle_markets",

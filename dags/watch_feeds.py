@@ -5,7 +5,8 @@ from __future__ import annotations
 from airflow.sdk import DAG
 
 from include.orchestration.documentation import document_watch_feeds
-from include.orchestration.tasks import TASK_DEFAULTS, send_alerts, watch
+from include.orchestration.tasks.shared import TASK_DEFAULTS
+from include.orchestration.tasks.watch_feeds import send_alerts, watch
 
 with DAG(
     dag_id="watch_feeds",

@@ -15,7 +15,15 @@ from include.orchestration.findings_page.app import URL_PREFIX, create_app
 # are imported here so that it need not import them anew, which takes longer than finding no work.
 # A setting out of range is told by the DAGs; it must not take the page away as well.
 with suppress(ValidationError):
-    from include.orchestration import documentation, market_tasks, tasks  # noqa: F401
+    from include.orchestration import documentation  # noqa: F401
+    from include.orchestration.tasks import (  # noqa: F401
+        catch_up,
+        import_files,
+        resend_settlements,
+        resolve_findings,
+        settle_markets,
+        watch_feeds,
+    )
 
 
 class SettlementPipelines(AirflowPlugin):

@@ -70,7 +70,7 @@ def last_commits(play: Play) -> list[Point]:
 def is_tried_again(worker: Worker, point: Point) -> bool:
     """Whether what fails there is done once more, batch by batch, by the same task."""
     [there] = [one for one in worker.points() if bare(one) == bare(point)]
-    return there.function == "gates._pass_together"
+    return there.function == "settlements._pass_together"
 
 
 def bare(point: Point) -> Point:

@@ -118,10 +118,10 @@ def test_a_refused_key_fails_at_once_and_tells_people(
 
 def listen_shortly(monkeypatch: pytest.MonkeyPatch) -> None:
     """As short as runs by hand may: a run of the schedule would take four minutes."""
-    from include.orchestration import tasks
+    from include.orchestration.tasks import catch_up
 
-    short = tasks.SETTINGS.model_copy(update={"tote_listen_by_hand_seconds": 0.5})
-    monkeypatch.setattr(tasks, "SETTINGS", short)
+    short = catch_up.SETTINGS.model_copy(update={"tote_listen_by_hand_seconds": 0.5})
+    monkeypatch.setattr(catch_up, "SETTINGS", short)
 
 
 def test_a_key_that_both_wires_of_a_source_refuse_is_told_once_until_it_has_been_right(
@@ -351,10 +351,10 @@ def test_watching_tells_holds_that_nobody_was_told_of_and_payouts_that_are_late(
 def test_files_are_imported_from_the_folder_and_a_refused_one_is_named(
     dags: dict[str, Any], warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from include.orchestration import tasks
+    from include.orchestration.tasks import import_files
 
-    settings = tasks.SETTINGS.model_copy(update={"import_folder": tmp_path})
-    monkeypatch.setattr(tasks, "SETTINGS", settings)
+    settings = import_files.SETTINGS.model_copy(update={"import_folder": tmp_path})
+    monkeypatch.setattr(import_files, "SETTINGS", settings)
     write_ndjson(tmp_path / "a.ndjson", [as_line("a")])
     form = {"business_date": str(YESTERDAY)}
     assert states(dags["import_files"].test(run_conf=form)) == {"import_files": "success"}

@@ -59,14 +59,14 @@ def connections(
 def dag(monkeypatch: pytest.MonkeyPatch) -> Any:
     from airflow.dag_processing.dagbag import DagBag
 
-    from include.orchestration import market_tasks
+    from include.orchestration.tasks import settle_markets
 
     ours = {
         "prediction_operator_id": PREDICTION_OPERATOR_ID,
         "prediction_default_currency": "USD",
         **MAPPED,
     }
-    monkeypatch.setattr(market_tasks, "SETTINGS", market_tasks.SETTINGS.model_copy(update=ours))
+    monkeypatch.setattr(settle_markets, "SETTINGS", settle_markets.SETTINGS.model_copy(update=ours))
     return DagBag(str(PROJECT / "dags")).dags["settle_markets"]
 
 

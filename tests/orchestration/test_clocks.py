@@ -11,8 +11,8 @@ import time_machine
 from sqlalchemy import text
 
 from include.catchup.sources import SOURCES
-from include.orchestration import tasks
 from include.orchestration.connections import open_warehouse
+from include.orchestration.tasks import catch_up
 from include.sandbox.client import Sandbox
 from include.warehouse.clock import ClocksDiffer
 from tests.orchestration.connecting import give_connection, give_warehouse
@@ -39,10 +39,10 @@ def test_nothing_is_asked_for_or_landed_by_a_wrong_clock(
     calls = sandbox.calls()
     with time_machine.travel(datetime.now(UTC) + timedelta(seconds=seconds), tick=True):
         with pytest.raises(ClocksDiffer):
-            tasks.land.function(source_name)
+            catch_up.land.function(source_name)
         if SOURCES[source_name].open_hints is not None:
             with pytest.raises(ClocksDiffer):
-                tasks.listen.function(source_name, dag_run=SimpleNamespace(run_type="manual"))
+                catch_up.listen.function(source_name, dag_run=SimpleNamespace(run_type="manual"))
     assert sandbox.calls() == calls
     with warehouse.owner_engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM ops.batch")) == 0

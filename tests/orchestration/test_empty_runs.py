@@ -51,7 +51,7 @@ def test_a_task_process_inherits_whatever_its_dag_file_imports(
     modules: tuple[list[str], list[str]],
 ) -> None:
     inherited, imported = modules
-    assert "include.orchestration.tasks" in inherited
+    assert "include.orchestration.tasks.catch_up" in inherited
     assert imported == []
 
 
@@ -61,11 +61,13 @@ def test_nothing_heavy_is_inherited_by_every_process(modules: tuple[list[str], l
 
 
 def test_a_task_stores_one_result_and_none_if_it_did_nothing() -> None:
-    from include.orchestration import tasks
+    from include.orchestration.tasks.catch_up import land
+    from include.orchestration.tasks.resolve_findings import resolve
+    from include.orchestration.tasks.shared import counted
     from include.quality.normalizing import Normalized
 
-    assert not tasks.land.multiple_outputs
-    assert not tasks.resolve.multiple_outputs
-    assert tasks.counted(Normalized(batches=0, normalized=0, quarantined=0)) is None
+    assert not land.multiple_outputs
+    assert not resolve.multiple_outputs
+    assert counted(Normalized(batches=0, normalized=0, quarantined=0)) is None
     done = {"batches": 1, "normalized": 0, "quarantined": 2}
-    assert tasks.counted(Normalized(**done)) == done
+    assert counted(Normalized(**done)) == done

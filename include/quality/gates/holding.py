@@ -8,9 +8,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, insert
 
-from include.quality.rules import (
-    Severity,
-)
+from include.quality.rules import Severity
 from include.warehouse import batches
 from include.warehouse.findings import KINDS
 from include.warehouse.tables import quality_result as quality_result_table

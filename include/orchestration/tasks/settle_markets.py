@@ -20,7 +20,7 @@ from include.markets import crediting, events, fetching, looking, publishing, se
 from include.orchestration.assets import SETTLEMENTS
 from include.orchestration.connections import open_partner, open_prediction, open_warehouse
 from include.orchestration.settling import plan_shards
-from include.orchestration.tasks import SETTINGS, counted, task
+from include.orchestration.tasks.shared import SETTINGS, counted, task
 from include.payouts import credits
 
 Shard = dict[str, Any]
