@@ -558,7 +558,7 @@ def test_a_gate_that_is_killed_amid_small_batches_has_checked_all_of_them_or_non
     # What waits is asked first.
     moment = Moment(when, Point("gate", 2))
     killed = run_and_kill(warehouse.pipelines_url, [gate], moment)
-    assert killed == ("killed", "gate 2 (gates._pass_together)")
+    assert killed == ("killed", "gate 2 (settlements._pass_together)")
     checked = [batch_of(connection, each).settlements_checked_at for each in batch_ids]
     assert [each is not None for each in checked] == [when == "after"] * 3
     passed = 0 if when == "after" else 3
