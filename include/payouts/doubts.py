@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Engine, text
 
-from include.payouts.attempts import HAS_LENGTH, Sender
+from include.payouts.attempts import Sender
+from include.payouts.windows import HAS_LENGTH
 from include.settings import Settings
 from include.warehouse.database import look_up_by_key, transaction
 from include.warehouse.leases import check_lease

@@ -25,8 +25,9 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from include.payouts import attempts, doubts, due, outbox, stages
-from include.payouts.attempts import Attempt, Batch, Closed, Sender, Stage, Told
+from include.payouts import answers, attempts, doubts, due, outbox, stages, windows
+from include.payouts.answers import Closed, Told
+from include.payouts.attempts import Attempt, Batch, Sender, Stage
 from include.payouts.due import CANARY_ITEMS, ITEMS_AGAIN, Errand
 from include.payouts.judging import (
     ALIKE_AT_CANARY,
@@ -152,7 +153,7 @@ def send_credits(
     while the wallet's last requests are in doubt and a quarter of an hour has not passed.  Raises
     `SendingStopped` or `BreakerTripped`.
     """
-    if attempts.is_silent(engine, _SILENT_REQUESTS, _SILENCE_SECONDS):
+    if windows.is_silent(engine, _SILENT_REQUESTS, _SILENCE_SECONDS):
         _log.warning(
             "No credit is sent now: the last %d requests to the wallet got no answer that says "
             "anything about their payouts. A run tries it again %.0f minutes after the last of "
@@ -232,7 +233,7 @@ def _tenure(
     with hold_lease(engine, "sender", LEASE, run_id, seconds, patience=patience) as lease:
         # One that is brief leaves no window behind that would have less time for the next.
         window_seconds = 0 if errand.is_brief else settings.wallet_window_seconds
-        sender, closes_at = attempts.open_window(engine, lease, run_id, window_seconds)
+        sender, closes_at = windows.open_window(engine, lease, run_id, window_seconds)
         with closing(Wire(partner, settings)) as wire:
             run = _Run(engine, wire, settings, sender, closes_at, errand)
             with closing(run):
@@ -298,7 +299,7 @@ class _Run:
 
     def carry_out(self) -> None:
         """Finish what an earlier sender left, then send what is due, then what is in doubt."""
-        if abandoned := attempts.close_abandoned(self._engine, self._sender):
+        if abandoned := windows.close_abandoned(self._engine, self._sender):
             _log.warning("%d requests of an earlier run are in doubt: it ended first.", abandoned)
         self._judge_what_waits()
         try:
@@ -585,7 +586,7 @@ class _Run:
 
     def _close_together(self, told: list[Told], storing: tenacity.Retrying) -> Closed:
         return storing.copy()(
-            attempts.close_attempts,
+            answers.close_attempts,
             self._engine,
             self._sender,
             told,
@@ -717,12 +718,12 @@ class _Run:
         self._hold_unclear()
 
     def _describe_unclear(self) -> str:
-        said = attempts.unclear_answers(self._engine, self._unclear)
+        said = answers.unclear_answers(self._engine, self._unclear)
         return "; ".join(said)
 
     def _hold_unclear(self) -> None:
         if self._unclear and self._has_ok:
-            self.sent.held += attempts.hold_unclear(self._engine, self._sender, self._unclear)
+            self.sent.held += answers.hold_unclear(self._engine, self._sender, self._unclear)
             self._unclear = []
 
     def raise_if_stopped(self) -> None:

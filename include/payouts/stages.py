@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, func, select, text
 
-from include.payouts.attempts import HAS_LENGTH, Sender, Stage
+from include.payouts.attempts import Sender, Stage
 from include.payouts.judging import ALIKE_AT_CANARY, AnsweredCode, too_many
 from include.payouts.outbox import SOURCE, ask_about
+from include.payouts.windows import HAS_LENGTH
 from include.settings import Settings
 from include.warehouse.database import array_literal, lock_source, transaction
 from include.warehouse.findings import Finding

@@ -167,6 +167,11 @@ def array_literal(texts: Iterable[str | None]) -> str:
     return "{" + ",".join(map(_array_element, elements)) + "}"
 
 
+def numbers_literal(numbers: Iterable[int]) -> str:
+    """`numbers` as Postgres writes an array of whole numbers."""
+    return "{" + ",".join(map(str, numbers)) + "}"
+
+
 def _array_element(element: str | None) -> str:
     if element is None:
         return "NULL"

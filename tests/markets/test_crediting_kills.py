@@ -37,7 +37,7 @@ POINTS = [
 DELIVERING = (
     "outbox.freeze_new",
     "attempts.commit_attempts",
-    "attempts.close_attempts",
+    "answers.close_attempts",
     "stages.judge_stage",
 )
 _KILLED_OF_EACH = 1

@@ -26,7 +26,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from include.payouts import attempts
+from include.payouts import answers, attempts, windows
 from include.payouts.due import plan
 from include.payouts.importing import import_file
 from include.payouts.judging import Judgement, judge_answer, judge_error, judge_unsent
@@ -296,10 +296,10 @@ class ResendMachine(RuleBasedStateMachine):
         engine = self.warehouse.engine
         freeze_new(engine)
         with hold_lease(engine, "sender", LEASE, "frozen", 5.0) as lease:
-            sender, _ = attempts.open_window(
+            sender, _ = windows.open_window(
                 engine, lease, "frozen", self.resend.settings.wallet_window_seconds
             )
-            attempts.close_abandoned(engine, sender)
+            windows.close_abandoned(engine, sender)
             fresh = rows(self.warehouse, _FRESH)
             currencies = sorted({row.currency for row in fresh})
             if not currencies or currencies[0] in stopped_currencies(engine):
@@ -318,8 +318,8 @@ class ResendMachine(RuleBasedStateMachine):
 
     @rule(sender=consumes(frozen))
     def the_frozen_sender_goes_on(self, sender: _Frozen) -> None:
-        told = attempts.Told(sender.attempt.attempt_id, sender.judgement, sender.answer)
-        attempts.close_attempts(
+        told = answers.Told(sender.attempt.attempt_id, sender.judgement, sender.answer)
+        answers.close_attempts(
             self.warehouse.engine,
             sender.sender,
             [told],

@@ -33,19 +33,19 @@ POINTS = [
     "send 1 (outbox.freeze_new)",
     "send 2 (outbox.report_outbox)",
     "send 3 (leases._try_to_take)",
-    "send 4 (attempts.open_window)",
-    "send 5 (attempts.close_abandoned)",
+    "send 4 (windows.open_window)",
+    "send 5 (windows.close_abandoned)",
     "send 6 (stages.unjudged_stages)",
     "send 7 (stages.stopped_currencies)",
     "send 8 (due.currencies)",
     "send 9 (sending._send_canary)",
     "send 10 (attempts.commit_attempts)",
-    "send 11 (attempts.close_attempts)",
+    "send 11 (answers.close_attempts)",
     "send 12 (attempts.commit_attempts)",
-    "send 13 (attempts.close_attempts)",
+    "send 13 (answers.close_attempts)",
     "send 14 (stages.judge_stage)",
     "send 15 (attempts.commit_attempts)",
-    "send 16 (attempts.close_attempts)",
+    "send 16 (answers.close_attempts)",
     "send 17 (stages.judge_stage)",
     "send 18 (doubts.hold_used_up)",
     "send 19 (due.currencies)",
@@ -58,11 +58,11 @@ RANDOM_KILLS = 6
 SEEDS = (20261121, 4)
 
 # What may be half done when a process dies, and is done for good by these alone.
-_REQUESTED = ("attempts.commit_attempts", "attempts.close_attempts")
+_REQUESTED = ("attempts.commit_attempts", "answers.close_attempts")
 _DECISIVE = (
     *_REQUESTED,
     "stages.judge_stage",
-    "attempts.hold_unclear",
+    "answers.hold_unclear",
     "doubts.hold_used_up",
 )
 
@@ -331,7 +331,7 @@ def test_frozen_before_its_request_a_sender_does_not_send_it_when_it_wakes(resen
 def test_a_sender_that_was_followed_begins_no_other_request(resend: Resend) -> None:
     """Though nothing has been sent by its follower yet, and the payouts are open."""
     resend.enter(*names(14))
-    point = nth(resend, "attempts.close_attempts", 1)
+    point = nth(resend, "answers.close_attempts", 1)
     resend.enter(*names(14))
     with resend.frozen(Moment("after", point)) as sleeper:
         resend.let_the_lease_run_out()
@@ -421,7 +421,7 @@ def test_what_is_answered_as_paid_after_a_person_gave_it_up_is_a_finding(resend:
 def test_frozen_amid_storing_an_answer_a_sender_gives_way(resend: Resend) -> None:
     """The server ends its transaction; the answer is lost, and the next run asks again."""
     resend.enter(*names(14))
-    point = nth(resend, "attempts.close_attempts", 2)
+    point = nth(resend, "answers.close_attempts", 2)
     resend.enter(*names(14))
     session = {"idle_in_transaction_session_timeout": "300ms"}
     with resend.frozen(Moment("before", point), session) as sleeper:
@@ -435,7 +435,7 @@ def test_frozen_amid_storing_an_answer_a_sender_gives_way(resend: Resend) -> Non
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("function", ["attempts.commit_attempts", "attempts.close_attempts"])
+@pytest.mark.parametrize("function", ["attempts.commit_attempts", "answers.close_attempts"])
 def test_a_lost_connection_ends_the_run_at_most_and_costs_no_answer(
     resend: Resend, when: Any, function: str
 ) -> None:

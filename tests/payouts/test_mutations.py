@@ -21,8 +21,9 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from include.payouts import attempts, doubts, due, judging, sending, stages
-from include.payouts.attempts import Attempt, Batch, Closed, Sender, Told
+from include.payouts import answers, attempts, doubts, due, judging, sending, stages, windows
+from include.payouts.answers import Closed, Told
+from include.payouts.attempts import Attempt, Batch, Sender
 from include.payouts.judging import ItemJudgement, ItemOutcome, Judgement, Result
 from include.payouts.outbox import freeze_new
 from include.payouts.sending import BreakerTripped, PartnerUnavailable, SendingStopped
@@ -200,7 +201,7 @@ def one_is_held_after_its_bytes_were_frozen(resend: Resend) -> list[str]:
 def frozen_between_two_requests(resend: Resend) -> list[str]:
     """The other one is stopped at once, so that something is left for the first to send."""
     resend.enter(*PAYOUTS)
-    with first_sender(resend, attempts, "close_attempts", after=True) as first:
+    with first_sender(resend, answers, "close_attempts", after=True) as first:
         resend.sandbox.fault("wallet", "status", status=401)
         run(resend)
         first.go_on()
@@ -237,7 +238,7 @@ def frozen_with_an_answer(resend: Resend) -> list[str]:
     """The other one may not send what is in doubt, so it is held; then the answer is stored."""
     resend.change(wallet_partner_idempotent=False)
     resend.enter(*PAYOUTS)
-    with first_sender(resend, attempts, "close_attempts") as first:
+    with first_sender(resend, answers, "close_attempts") as first:
         run(resend)
         found = told(resend, {PAYOUTS[0]: "in_doubt"})
         first.go_on()
@@ -248,7 +249,7 @@ def frozen_with_an_answer(resend: Resend) -> list[str]:
 def frozen_with_an_answer_for_what_is_given_up(resend: Resend) -> list[str]:
     resend.change(wallet_partner_idempotent=False)
     resend.enter(*PAYOUTS)
-    with first_sender(resend, attempts, "close_attempts") as first:
+    with first_sender(resend, answers, "close_attempts") as first:
         run(resend)
         resend.decide("lost")
         found = told(resend, {PAYOUTS[0]: "lost"})
@@ -344,7 +345,7 @@ def of_two_answers_the_last_counts(resend: Resend, patch: Patch) -> None:
 
 
 def a_refusal_after_a_doubt_means_lost(resend: Resend, patch: Patch) -> None:
-    patch.setattr(attempts, "_doubted_elsewhere", lambda *_: set())
+    patch.setattr(answers, "_doubted_elsewhere", lambda *_: set())
 
 
 def an_unknown_code_is_held_though_nothing_was_paid(resend: Resend, patch: Patch) -> None:
@@ -370,8 +371,8 @@ def what_is_in_doubt_is_sent_again_to_anybody(resend: Resend, patch: Patch) -> N
     def close(*given: Any, is_idempotent: bool) -> Closed:
         return close_attempts(*given, is_idempotent=True)
 
-    close_attempts, limits = attempts.close_attempts, doubts._limits
-    patch.setattr(attempts, "close_attempts", close)
+    close_attempts, limits = answers.close_attempts, doubts._limits
+    patch.setattr(answers, "close_attempts", close)
     patch.setattr(doubts, "_limits", lambda *given: limits(*given) | {"is_idempotent": True})
 
 
@@ -407,9 +408,9 @@ def the_attempt_is_committed_with_its_answer(resend: Resend, patch: Patch) -> No
         ]
         return close_attempts(engine, sender, late, **named)
 
-    commit_attempts, close_attempts = attempts.commit_attempts, attempts.close_attempts
+    commit_attempts, close_attempts = attempts.commit_attempts, answers.close_attempts
     patch.setattr(attempts, "commit_attempts", intend)
-    patch.setattr(attempts, "close_attempts", commit_and_close)
+    patch.setattr(answers, "close_attempts", commit_and_close)
 
 
 def items_are_serialised_anew(resend: Resend, patch: Patch) -> None:
@@ -445,13 +446,12 @@ def what_is_held_is_sent(resend: Resend, patch: Patch) -> None:
 
 
 def there_is_no_fence(resend: Resend, patch: Patch) -> None:
-    patch.setattr(attempts, "check_lease", lambda *_: None)
-    patch.setattr(stages, "check_lease", lambda *_: None)
-    patch.setattr(doubts, "check_lease", lambda *_: None)
+    for module in (attempts, answers, windows, stages, doubts):
+        patch.setattr(module, "check_lease", lambda *_: None)
 
 
 def nobody_waits_for_the_deadline_of_another(resend: Resend, patch: Patch) -> None:
-    without(patch, attempts, "_ABANDON", "AND deadline_at <= clock_timestamp()")
+    without(patch, windows, "_ABANDON", "AND deadline_at <= clock_timestamp()")
     without(patch, attempts, "_LOCK_DUE", "AND deadline_at > clock_timestamp()", "AND false")
     without(patch, doubts, "_AGAIN", "greatest(\n    bound_until,", "greatest(")
 
@@ -474,14 +474,14 @@ def a_late_answer_is_thrown_away(resend: Resend, patch: Patch) -> None:
                 raise LeaseLost(sender.lease)
         return close_attempts(engine, sender, *given, **named)
 
-    close_attempts = attempts.close_attempts
-    patch.setattr(attempts, "close_attempts", close)
+    close_attempts = answers.close_attempts
+    patch.setattr(answers, "close_attempts", close)
 
 
 def what_is_lost_becomes_processed(resend: Resend, patch: Patch) -> None:
     """Without the trigger that would stop it before the checker sees it."""
     resend.as_owner("ALTER TABLE wallet.transaction DISABLE TRIGGER keep_disposed")
-    without(patch, attempts, "_PROCESS", "AND disposition = 'open'")
+    without(patch, answers, "_PROCESS", "AND disposition = 'open'")
 
 
 def the_secret_stands_in_the_attempt(resend: Resend, patch: Patch) -> None:

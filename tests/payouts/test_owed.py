@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from include.payouts.attempts import Sender, Told, close_attempts
+from include.payouts.answers import Told, close_attempts
+from include.payouts.attempts import Sender
 from include.payouts.judging import ItemJudgement, ItemOutcome, Judgement, Result
 from include.payouts.outbox import report_outbox
 from include.payouts.outcome import check_outcome

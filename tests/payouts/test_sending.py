@@ -22,8 +22,9 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 from tenacity import stop_after_delay
 
-from include.payouts import attempts, sending
-from include.payouts.attempts import Batch, Closed, Stage, Told
+from include.payouts import answers, attempts, sending, windows
+from include.payouts.answers import Closed, Told
+from include.payouts.attempts import Batch, Stage
 from include.payouts.due import Errand, Planned, plan
 from include.payouts.judging import judge_answer
 from include.payouts.outbox import freeze_new
@@ -114,7 +115,7 @@ def test_a_payout_that_two_requests_want_is_in_the_first_of_them(resend: Resend)
     engine = resend.warehouse.engine
     freeze_new(engine)
     with hold_lease(engine, "sender", LEASE, "test", 5) as lease:
-        sender, _ = attempts.open_window(engine, lease, "test", 60)
+        sender, _ = windows.open_window(engine, lease, "test", 60)
         wanted = [["a", "b"], ["b", "c"], ["a"]]
         batches = [Batch(Stage(lease.epoch, "EUR", 1), ids) for ids in wanted]
         first, second, none = attempts.commit_attempts(engine, sender, batches, 0.1)
@@ -177,7 +178,8 @@ def locked_answer(resend: Resend, monkeypatch: pytest.MonkeyPatch) -> Iterator[C
         return post_settlement(client, body, *given, **named)
 
     post_settlement = wallet.post_settlement
-    monkeypatch.setattr(attempts, "look_up_by_key", look_up_by_key)
+    for module in (attempts, answers):
+        monkeypatch.setattr(module, "look_up_by_key", look_up_by_key)
     monkeypatch.setattr(wallet, "post_settlement", post)
     resend.change(wallet_requests_at_once=2, wallet_deadline_seconds=4, wallet_lease_seconds=30)
     resend.enter(*names(11 + 8))
@@ -233,7 +235,7 @@ def test_nothing_is_sent_after_its_deadline_if_the_machine_was_suspended(
         hold_lease(engine, "sender", LEASE, "sleeps", 5) as lease,
         closing(Wire(partner_at(resend.sandbox), resend.settings)) as wire,
     ):
-        sender, closes_at = attempts.open_window(engine, lease, "sleeps", 60)
+        sender, closes_at = windows.open_window(engine, lease, "sleeps", 60)
         errand = Errand(DAY, 4)
         with closing(sending._Run(engine, wire, resend.settings, sender, closes_at, errand)) as run:
             batch = Batch(Stage(lease.epoch, "EUR", 0), ["a"])
@@ -909,7 +911,7 @@ def test_a_late_refusal_with_a_code_that_is_asked_about_is_not_lost(resend: Rese
     engine = resend.warehouse.engine
     freeze_new(engine)
     with hold_lease(engine, "sender", LEASE, "test", 5) as lease:
-        sender, _ = attempts.open_window(engine, lease, "test", 60)
+        sender, _ = windows.open_window(engine, lease, "test", 60)
         stage = Stage(lease.epoch, "EUR", 1)
         [late] = attempts.commit_attempts(engine, sender, [Batch(stage, ["late"])], 1)
     assert late is not None
@@ -920,7 +922,7 @@ def test_a_late_refusal_with_a_code_that_is_asked_about_is_not_lost(resend: Rese
         resend.send()
     assert resend.states() == all_are("refusal_pending", names(11)) | {"late": "open"}
     told = Told(late.attempt_id, judge_answer(late.items, answer, ITEM_CODES), answer)
-    attempts.close_attempts(engine, sender, [told], is_idempotent=True)
+    answers.close_attempts(engine, sender, [told], is_idempotent=True)
     resend.send()
     assert resend.states() == all_are("refusal_pending", [*names(11), "late"])
     assert resend.findings() == ["refusals_held"]
