@@ -30,8 +30,8 @@ from sqlalchemy import Connection, Engine
 from include.catchup import bet_register, confirming
 from include.catchup.bet_register import Claim, Told
 from include.catchup.log import Budget, PageStopped
-from include.providers.errors import Fatal, PageUndecodable, ProviderError, Retriable
-from include.providers.http import KEPT, Answer, Client
+from include.providers.errors import KEPT, Fatal, PageUndecodable, ProviderError, Retriable
+from include.providers.http import Answer, Client
 from include.providers.tote import Page, PageEntry, Standing, Totals
 from include.settings import Settings
 from include.warehouse.findings import Finding, close_if_open, open_finding

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, text
 
-from include.providers.http import now
+from include.providers.deadlines import now
 from include.providers.wallet import join_items
 from include.warehouse.database import array_literal, look_up_by_key, numbers_literal, transaction
 from include.warehouse.leases import Lease, check_lease

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from include.payouts.attempts import Attempt
 from include.payouts.judging import Judgement
 from include.providers import wallet
-from include.providers.http import Answer, Client, now
+from include.providers.deadlines import now
+from include.providers.http import Answer, Client
 from include.settings import Settings
 
 

@@ -42,8 +42,9 @@ from include.payouts.outbox import CREDITS
 from include.payouts.partner import Partner, Wire
 from include.payouts.stages import CANARY
 from include.providers import wallet
+from include.providers.deadlines import now
 from include.providers.errors import Retriable
-from include.providers.http import Answer, now
+from include.providers.http import Answer
 from include.settings import Settings
 from include.warehouse.leases import LeaseHeld, LeaseLost, hold_lease
 

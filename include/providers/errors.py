@@ -11,6 +11,13 @@ from typing import Literal
 
 Fault = Literal["key", "certificate"]
 
+KEPT = "Nothing was landed from this call; what earlier calls landed is kept."
+NOTHING_SENT = "Nothing of this call was sent."
+WAIT_AND_SEE = (
+    "Nothing to do now: the next run asks again. If it lasts, ask {provider} whether it is up, "
+    "and check the address in the Airflow connection `{provider}`."
+)
+
 _REFUSES_KEY = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 

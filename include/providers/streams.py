@@ -28,21 +28,21 @@ from websockets.protocol import CLIENT, OPEN, Protocol
 from websockets.uri import WebSocketURI, parse_uri
 from websockets.utils import accept_key, generate_key
 
+from include.providers.deadlines import dial
 from include.providers.errors import (
+    KEPT,
+    WAIT_AND_SEE,
     Fatal,
     ProviderError,
     Retriable,
     StreamEnded,
     StreamRefused,
 )
-from include.providers.http import (
+from include.providers.refusals import (
     EXCERPT_BYTES,
-    KEPT,
     UNQUOTED_STATUSES,
-    WAIT_AND_SEE,
     Refusal,
     checked_secrets,
-    dial,
     distrusted,
     error_of,
     shown,

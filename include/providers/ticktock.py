@@ -37,8 +37,8 @@ from include.providers.elements import (
     parsed_json,
     placed_texts,
 )
-from include.providers.errors import Fatal, PageUndecodable, RecordRejected
-from include.providers.http import KEPT, Answer, Client
+from include.providers.errors import KEPT, Fatal, PageUndecodable, RecordRejected
+from include.providers.http import Answer, Client
 from include.providers.moments import AwareTime, in_utc, readable_time
 from include.providers.texts import is_storable, shown
 from include.settings import Settings

@@ -35,8 +35,8 @@ from typing import NoReturn
 import httpx
 import msgspec
 
-from include.providers.errors import Fatal, Retriable
-from include.providers.http import NOTHING_SENT, Answer, Client
+from include.providers.errors import NOTHING_SENT, Fatal, Retriable
+from include.providers.http import Answer, Client
 from include.settings import Settings
 
 PROVIDER = "wallet"

@@ -28,7 +28,8 @@ from include.payouts.judging import ItemJudgement, ItemOutcome, Judgement, Resul
 from include.payouts.outbox import freeze_new
 from include.payouts.sending import BreakerTripped, PartnerUnavailable, SendingStopped
 from include.providers import wallet
-from include.providers.http import Answer, now
+from include.providers.deadlines import now
+from include.providers.http import Answer
 from include.providers.wallet import CodeClass, join_items, read_answer
 from include.sandbox.addresses import WALLET_SECRET
 from include.sandbox.client import Sandbox

@@ -12,9 +12,9 @@ import httpx
 import pytest
 from cryptography import x509
 
-from include.providers import http
-from include.providers.errors import Fatal
-from include.providers.http import KEPT, NOTHING_SENT, Client
+from include.providers import deadlines
+from include.providers.errors import KEPT, NOTHING_SENT, Fatal
+from include.providers.http import Client
 from include.providers.streams import open_socket
 from include.settings import Settings
 from tests.providers.certificates import LOCAL, SOMEBODY_ELSE, made_certificate
@@ -75,7 +75,7 @@ def test_who_shows_it_is_told_nothing_and_a_person_what_to_correct(
 ) -> None:
     certificate = made_certificate(tmp_path / "shown.pem", sort.name, sort.ends_in)
     if sort.is_vouched_for:
-        monkeypatch.setattr(http, "_TLS", certificate.trusting())
+        monkeypatch.setattr(deadlines, "_TLS", certificate.trusting())
     with (
         peer(lambda one: one.upgrade(), certificate.server()) as place,
         pytest.raises(Fatal) as caught,

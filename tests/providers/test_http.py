@@ -18,8 +18,8 @@ from typing import Any
 import httpx
 import pytest
 
-from include.providers.errors import Ambiguous, Fatal, ProviderError, Retriable
-from include.providers.http import KEPT, NOTHING_SENT, Answer, Client
+from include.providers.errors import KEPT, NOTHING_SENT, Ambiguous, Fatal, ProviderError, Retriable
+from include.providers.http import Answer, Client
 from include.settings import Settings
 from tests.wire_server import Close, Pause, Reset, Step, WireServer, answer, dripped, wire_server
 

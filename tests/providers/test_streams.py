@@ -20,9 +20,16 @@ import pytest
 from websockets.frames import Close, Frame, Opcode
 from websockets.utils import accept_key
 
-from include.providers import http, odds88, streams
-from include.providers.errors import Fatal, ProviderError, Retriable, StreamEnded, StreamRefused
-from include.providers.http import KEPT, Account
+from include.providers import deadlines, odds88, streams
+from include.providers.errors import (
+    KEPT,
+    Fatal,
+    ProviderError,
+    Retriable,
+    StreamEnded,
+    StreamRefused,
+)
+from include.providers.http import Account
 from include.providers.odds88 import Feed, access
 from include.providers.streams import RECEIVED_IS_KEPT, Socket, open_socket
 from include.sandbox.addresses import ODDS88_CLIENT_ID, ODDS88_PASSWORD
@@ -1057,7 +1064,7 @@ def test_an_encrypted_stream_is_read_as_a_plain_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     certificate = made_certificate(tmp_path / "local.pem")
-    monkeypatch.setattr(http, "_TLS", certificate.trusting())
+    monkeypatch.setattr(deadlines, "_TLS", certificate.trusting())
     messages = [b"%d" % number * 5000 for number in range(200)]
     go_on = threading.Event()
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from websockets.frames import Close, Opcode
 
-from include.providers.errors import Fatal, ProviderError, Retriable, StreamEnded
-from include.providers.http import KEPT, Account
+from include.providers.errors import KEPT, Fatal, ProviderError, Retriable, StreamEnded
+from include.providers.http import Account
 from include.providers.tote import SUBPROTOCOLS, HintFeed, authorization, subscription_frames
 from include.sandbox.addresses import TOTE_KEY
 from include.sandbox.client import Sandbox

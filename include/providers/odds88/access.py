@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from include.providers.documented import UNREADABLE
-from include.providers.errors import Fatal
-from include.providers.http import KEPT, Account, Client
+from include.providers.errors import KEPT, Fatal
+from include.providers.http import Account, Client
 from include.providers.streams import Socket, open_socket
 from include.settings import Settings
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 
 import httpx
 
-from include.providers.errors import Fatal
-from include.providers.http import KEPT, Answer, Client
+from include.providers.errors import KEPT, Fatal
+from include.providers.http import Answer, Client
 from include.providers.prediction.documents import PROVIDER, is_market_id
 from include.providers.prediction.pages import open_list
 from include.providers.texts import shown

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from include.providers.documented import UNREADABLE
-from include.providers.errors import Fatal, Retriable
-from include.providers.http import KEPT, WAIT_AND_SEE, Answer, Client
+from include.providers.errors import KEPT, WAIT_AND_SEE, Fatal, Retriable
+from include.providers.http import Answer, Client
 from include.providers.tote.documents import PROVIDER
 from include.settings import Settings
 

@@ -10,8 +10,15 @@ import msgspec
 
 from include.model import Record
 from include.providers.documented import UNREADABLE, fault_in
-from include.providers.errors import Fatal, RecordRejected, Retriable, StreamEnded
-from include.providers.http import KEPT, WAIT_AND_SEE, Account
+from include.providers.errors import (
+    KEPT,
+    WAIT_AND_SEE,
+    Fatal,
+    RecordRejected,
+    Retriable,
+    StreamEnded,
+)
+from include.providers.http import Account
 from include.providers.streams import Socket, open_socket
 from include.providers.texts import is_storable
 from include.providers.tote.amounts import exact
