@@ -9,41 +9,23 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import date
 from itertools import chain, islice, repeat
-from typing import Any, NamedTuple
 
-import tenacity
-from psycopg2.errors import LockNotAvailable
 from sqlalchemy import Engine
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from include.payouts import answers, attempts, doubts, due, outbox, stages, windows
-from include.payouts.answers import Closed, Told
-from include.payouts.attempts import Attempt, Batch, Sender, Stage
+from include.payouts import answers, doubts, due, outbox, stages, windows
+from include.payouts.attempts import Batch, Sender, Stage
 from include.payouts.due import CANARY_ITEMS, ITEMS_AGAIN, Errand
-from include.payouts.judging import (
-    ALIKE_AT_CANARY,
-    ItemOutcome,
-    Judgement,
-    Result,
-    judge_answer,
-    judge_error,
-    judge_unsent,
-)
+from include.payouts.judging import ALIKE_AT_CANARY, ItemOutcome, Judgement, Result
 from include.payouts.outbox import CREDITS
 from include.payouts.partner import Partner, Wire
+from include.payouts.posting import Came, Delivery, Posting, Waiting
 from include.payouts.stages import CANARY
-from include.providers import wallet
-from include.providers.deadlines import now
-from include.providers.errors import Retriable
 from include.providers.http import Answer
 from include.settings import Settings
 from include.warehouse.leases import LeaseHeld, LeaseLost, hold_lease
@@ -70,28 +52,6 @@ _BRIEF_WAIT_SECONDS = 30.0
 _BRIEF_SECONDS = 600.0
 # Each run would bring more credits into doubt while the wallet is silent.
 _SILENCE_SECONDS = 900.0
-
-
-def _is_locked(error: BaseException) -> bool:
-    return isinstance(error, OperationalError) and isinstance(error.orig, LockNotAvailable)
-
-
-def _may_pass(error: BaseException) -> bool:
-    return isinstance(error, OperationalError | PoolTimeoutError) and not _is_locked(error)
-
-
-# An answer is worth a minute's waiting for a warehouse that restarts, and some for a payout that
-# somebody has locked.
-_STORING = tenacity.Retrying(
-    retry=tenacity.retry_if_exception(_may_pass),
-    stop=tenacity.stop_after_delay(60),
-    wait=tenacity.wait_exponential(multiplier=0.1, max=5),
-    reraise=True,
-)
-_STORING_LOCKED = _STORING.copy(
-    retry=tenacity.retry_if_exception_type((OperationalError, PoolTimeoutError)),
-    stop=tenacity.stop_after_delay(180),
-)
 
 
 class SendingStopped(Exception):
@@ -184,42 +144,6 @@ def send_credits(
     return sent
 
 
-class _Waiting(NamedTuple):
-    """Payouts for one request, how often it was not executed, and when it may be tried next."""
-
-    batch: Batch
-    tries: int = 0
-    may_begin_at: float = 0.0
-
-
-class _Heard(NamedTuple):
-    """What a request was answered with or ended by, not yet judged; `unsent` says why it was not
-    even tried.
-    """
-
-    attempt: Attempt
-    answer: Answer | None = None
-    error: Exception | None = None
-    unsent: str | None = None
-
-
-class _Delivery(NamedTuple):
-    """What came of one request, and how long the partner asked us to wait; `is_begun` is false if
-    it was not even tried.
-    """
-
-    told: Told
-    retry_after: float | None
-    is_begun: bool
-
-
-class _Stored(NamedTuple):
-    """Requests whose answers are stored, and what these made of their payouts."""
-
-    deliveries: list[_Delivery]
-    closed: Closed
-
-
 @contextmanager
 def _tenure(
     engine: Engine,
@@ -235,28 +159,23 @@ def _tenure(
         # One that is brief leaves no window behind that would have less time for the next.
         window_seconds = 0 if errand.is_brief else settings.wallet_window_seconds
         sender, closes_at = windows.open_window(engine, lease, run_id, window_seconds)
-        with closing(Wire(partner, settings)) as wire:
-            run = _Run(engine, wire, settings, sender, closes_at, errand)
-            with closing(run):
-                try:
-                    yield run
-                finally:
-                    outbox.report_outbox(engine)
+        with (
+            closing(Wire(partner, settings)) as wire,
+            closing(Posting(engine, wire, settings, sender)) as posting,
+        ):
+            try:
+                yield _Run(engine, posting, settings, sender, closes_at, errand)
+            finally:
+                outbox.report_outbox(engine)
 
 
 class _Run:
-    """One tenure of the sender lock.
-
-    Requests are posted by threads that know nothing but their attempt.  Attempts are committed by
-    this thread, answers are judged and stored by another one; several in one transaction, whichever
-    are there.  For each request under way one more is committed, so that nobody waits for the
-    warehouse.
-    """
+    """One tenure of the sender lock: what is sent, in which order, and what stops it."""
 
     def __init__(
         self,
         engine: Engine,
-        wire: Wire,
+        posting: Posting,
         settings: Settings,
         sender: Sender,
         closes_at: float,
@@ -264,23 +183,13 @@ class _Run:
     ) -> None:
         began = time.monotonic()
         self._engine = engine
-        self._wire = wire
+        self._posting = posting
         self._settings = settings
         self._sender = sender
         self._closes_at = began + _BRIEF_WAIT_SECONDS if errand.is_brief else closes_at
         self._ends_at = began + _BRIEF_SECONDS if errand.is_brief else math.inf
         self._errand = errand
         self._batch_items = errand.batch_items
-        self._codes = wallet.item_codes(settings)
-        self._longest_wait = (
-            min(settings.wallet_lease_seconds, settings.wallet_deadline_seconds) / 2
-        )
-        self._stop = threading.Event()
-        self._pool = ThreadPoolExecutor(settings.wallet_requests_at_once, "send")
-        self._storer = ThreadPoolExecutor(1, "store")
-        self._waiting: list[_Waiting] = []
-        self._under_way: dict[Future[_Heard], _Waiting] = {}
-        self._storing: dict[Future[_Stored], list[Future[_Heard]]] = {}
         self._silent_requests = 0
         self._has_ok = False
         self._unclear: list[str] = []
@@ -291,12 +200,6 @@ class _Run:
         self._filled: dict[str, tuple[int, int]] = {}
         self._said_at = began
         self.sent = Sent()
-
-    def close(self) -> None:
-        """Let the requests under way come to their end, and begin no other."""
-        self._stop.set()
-        self._pool.shutdown()
-        self._storer.shutdown()
 
     def carry_out(self) -> None:
         """Finish what an earlier sender left, then send what is due, then what is in doubt."""
@@ -312,7 +215,7 @@ class _Run:
         except LeaseLost:
             raise
         except BaseException:
-            self.close()
+            self._posting.close()
             self._hold_unclear()
             self._judge_what_waits()
             raise
@@ -363,7 +266,7 @@ class _Run:
             if not waits or time.monotonic() + min(waits) > self._closes_at:
                 return
             _log.info("The next payouts in doubt are sent again in %.0f s.", min(waits))
-            self._stop.wait(min(waits))
+            self._posting.pause(min(waits))
 
     def _ready(self, currency: str, waits: list[float], was_blocked: bool) -> Iterator[str]:
         """Those that may be sent now; of the others `waits` gets the seconds until they may."""
@@ -424,8 +327,10 @@ class _Run:
         """Send the payouts until each of them was answered or is in doubt: what came of them."""
         outcomes: set[ItemOutcome] = set()
         try:
-            while self._begin(batches) or self._under_way or self._waiting:
-                for delivery, waiting in self._harvest():
+            while self._posting.begin(batches) or self._posting.is_busy:
+                came = self._posting.harvest()
+                self._take(came)
+                for delivery, waiting in came.requests:
                     outcomes |= {item.outcome for item in delivery.told.judgement.items}
                     self._conclude(delivery, waiting)
                 self._judge_finished()
@@ -436,165 +341,22 @@ class _Run:
         return outcomes
 
     def _finish_what_is_under_way(self) -> None:
-        """What was begun gets its answer, or its deadline; what is not begun stays so."""
-        self._stop.set()
-        wait(self._under_way)
-        wait(self._storing)
+        """Count what came of it, however this run ends."""
+        self._posting.finish()
         try:
-            self._take_stored()
+            self._take(self._posting.stored())
         finally:
-            answered = [each for each in self._under_way if each.exception() is None]
-            if answered:
-                self._take(answered, self._store(answered))
+            self._take(self._posting.store_answered())
 
-    def _begin(self, batches: Iterator[Batch]) -> bool:
-        """Commit the next attempts and leave them to the threads; False if there were none.
-
-        Those to be tried again come first.  For each thread one attempt waits.
-        """
-        moment = time.monotonic()
-        next_up = [each for each in reversed(self._waiting) if each.may_begin_at <= moment][
-            : self._free
-        ]
-        for each in next_up:
-            self._waiting.remove(each)
-        room = max(0, self._free - len(next_up) - len(self._waiting))
-        next_up += [_Waiting(batch) for batch in islice(batches, room)]
-        if not next_up:
-            return False
-        committed = attempts.commit_attempts(
-            self._engine,
-            self._sender,
-            [each.batch for each in next_up],
-            self._settings.wallet_deadline_seconds,
-        )
-        for waiting, attempt in zip(next_up, committed, strict=True):
-            if attempt is not None:
-                self._under_way[self._pool.submit(self._ask, attempt)] = waiting
-        return True
-
-    @property
-    def _free(self) -> int:
-        """How many attempts may be committed: answers that wait to be stored take no thread."""
-        at_once = self._settings.wallet_requests_at_once
-        unanswered = sum(not future.done() for future in self._under_way)
-        return min(2 * at_once - unanswered, 4 * at_once - len(self._under_way))
-
-    def _harvest(self) -> list[tuple[_Delivery, _Waiting]]:
-        """Wait until something has come; what was answered is stored, and told once it is."""
-        seconds = None
-        if self._waiting and self._free > 0:
-            soonest = min(each.may_begin_at for each in self._waiting)
-            seconds = max(0.0, soonest - time.monotonic())
-        if not self._under_way:
-            self._stop.wait(seconds or 0.0)
-        unanswered = [future for future in self._under_way if not future.done()]
-        awaited: list[Future[Any]] = [*unanswered, *self._storing]
-        wait(awaited, seconds, FIRST_COMPLETED)
-        stored = self._take_stored()
-        answered = [future for future in self._under_way if future.done()]
-        if answered and not self._storing:
-            self._storing[self._storer.submit(self._store, answered)] = answered
-        return stored
-
-    def _take_stored(self) -> list[tuple[_Delivery, _Waiting]]:
-        """What has been stored since."""
-        came: list[tuple[_Delivery, _Waiting]] = []
-        for storing in [future for future in self._storing if future.done()]:
-            answered = self._storing.pop(storing)
-            came += self._take(answered, storing.result())
-        return came
-
-    def _take(
-        self, answered: list[Future[_Heard]], stored: _Stored
-    ) -> list[tuple[_Delivery, _Waiting]]:
-        """Count what was stored; in the order of the requests."""
-        deliveries, closed = stored
-        self.sent.processed += closed.processed
-        self.sent.held += closed.contested
-        self.sent.in_doubt += closed.in_doubt
-        sent = [self._under_way.pop(future) for future in answered]
-        came = sorted(zip(deliveries, sent, strict=True), key=lambda each: each[0].told.attempt_id)
-        for delivery, waiting in came:
+    def _take(self, came: Came) -> None:
+        """Count what was stored."""
+        self.sent.processed += came.closed.processed
+        self.sent.held += came.closed.contested
+        self.sent.in_doubt += came.closed.in_doubt
+        for delivery, waiting in came.requests:
             self._count(delivery, waiting.batch.stage)
-        return came
 
-    def _ask(self, attempt: Attempt) -> _Heard:
-        """In a thread of its own: send the attempt, and hear what the partner says."""
-        if self._stop.is_set():
-            return _Heard(attempt, unsent="the run stopped before it")
-        if now() - attempt.begun_at > self._longest_wait:
-            # Another one is committed in its place: under the lock, and with its whole time.  What
-            # is left of this one may be less than the request took that it waited for.
-            return _Heard(attempt, unsent="it waited for too long before it was sent")
-        try:
-            return _Heard(attempt, answer=self._wire.post(attempt))
-        except Exception as error:  # noqa: BLE001
-            # Whatever it is: unless it says that nothing was sent, the payouts are in doubt.
-            return _Heard(attempt, error=error)
-
-    def _store(self, answered: list[Future[_Heard]]) -> _Stored:
-        """Judge what was heard, and store it."""
-        deliveries = [self._judge_heard(future.result()) for future in answered]
-        return _Stored(deliveries, self._close([delivery.told for delivery in deliveries]))
-
-    def _judge_heard(self, heard: _Heard) -> _Delivery:
-        attempt, answer, error, unsent = heard
-        if answer is not None:
-            judgement = self._wire.judged_without_key(
-                judge_answer(attempt.items, answer, self._codes)
-            )
-            told = Told(attempt.attempt_id, judgement, self._wire.without_key(answer))
-            return _Delivery(told, answer.retry_after, is_begun=True)
-        if error is not None:
-            told = Told(attempt.attempt_id, judge_error(list(attempt.items), error), None)
-            return _Delivery(told, _retry_after(error), is_begun=True)
-        told = Told(attempt.attempt_id, judge_unsent(attempt.items, unsent or ""), None)
-        return _Delivery(told, None, is_begun=False)
-
-    def _close(self, told: list[Told]) -> Closed:
-        """Store answers, trying again while the warehouse is away: they will not come again."""
-        try:
-            return self._close_together(told, _STORING)
-        except (DataError, IntegrityError, OperationalError) as error:
-            if isinstance(error, OperationalError) and not _is_locked(error):
-                raise
-            # One that cannot be stored must not cost the others theirs.
-            return self._close_each(told)
-
-    def _close_each(self, told: list[Told]) -> Closed:
-        """Store answers one by one; last, and longest, those whose payouts somebody has locked."""
-        closed = Closed()
-        locked: list[Told] = []
-        failure: DBAPIError | None = None
-        for each in told:
-            try:
-                closed += self._close_together([each], _STORING)
-            except (DataError, IntegrityError) as error:
-                failure = error
-            except OperationalError as error:
-                if not _is_locked(error):
-                    raise
-                locked.append(each)
-        for each in locked:
-            try:
-                closed += self._close_together([each], _STORING_LOCKED)
-            except DBAPIError as error:
-                failure = error
-        if failure is not None:
-            raise failure
-        return closed
-
-    def _close_together(self, told: list[Told], storing: tenacity.Retrying) -> Closed:
-        return storing.copy()(
-            answers.close_attempts,
-            self._engine,
-            self._sender,
-            told,
-            is_idempotent=self._settings.wallet_partner_idempotent,
-        )
-
-    def _count(self, delivery: _Delivery, stage: Stage) -> None:
+    def _count(self, delivery: Delivery, stage: Stage) -> None:
         judgement = delivery.told.judgement
         outcomes = {item.outcome for item in judgement.items}
         self.sent.requests += delivery.is_begun
@@ -610,7 +372,7 @@ class _Run:
             if self._errand.is_brief:
                 self._closes_at = time.monotonic() + _BRIEF_WAIT_SECONDS
 
-    def _conclude(self, delivery: _Delivery, waiting: _Waiting) -> None:
+    def _conclude(self, delivery: Delivery, waiting: Waiting) -> None:
         """Stop, or send again what was for sure not executed."""
         judgement = delivery.told.judgement
         if self._silent_requests >= _SILENT_REQUESTS:
@@ -627,22 +389,22 @@ class _Run:
         if judgement.stops:
             raise SendingStopped(_refusal(judgement, self._then))
         if not delivery.is_begun:
-            self._waiting.append(waiting)
+            self._posting.add(waiting)
         elif judgement.result is Result.NOT_EXECUTED:
-            self._waiting.append(self._try_later(waiting, judgement, delivery.retry_after))
+            self._posting.add(self._try_later(waiting, judgement, delivery.retry_after))
         elif judgement.is_bisected:
             ids = [item.transaction_id for item in judgement.items]
-            self._waiting += self._halves(waiting.batch.stage, ids, delivery.told.answer)
+            self._posting.add(*self._halves(waiting.batch.stage, ids, delivery.told.answer))
 
-    def _halves(self, stage: Stage, ids: list[str], answer: Answer | None) -> list[_Waiting]:
+    def _halves(self, stage: Stage, ids: list[str], answer: Answer | None) -> list[Waiting]:
         half = len(ids) // 2
         if answer is not None and answer.status == 413:
             self._batch_items = max(1, min(self._batch_items, half))
-        return [_Waiting(Batch(stage, ids[half:])), _Waiting(Batch(stage, ids[:half]))]
+        return [Waiting(Batch(stage, ids[half:])), Waiting(Batch(stage, ids[:half]))]
 
     def _try_later(
-        self, waiting: _Waiting, judgement: Judgement, retry_after: float | None
-    ) -> _Waiting:
+        self, waiting: Waiting, judgement: Judgement, retry_after: float | None
+    ) -> Waiting:
         seconds = max(
             retry_after or 0.0, min(_FIRST_WAIT_SECONDS * 2**waiting.tries, _LONGEST_WAIT_SECONDS)
         )
@@ -656,7 +418,7 @@ class _Run:
                 "the network; then clear this task."
             )
         _log.warning("Not executed (%s). Trying again in %.0f s.", judgement.detail, seconds)
-        return _Waiting(waiting.batch, waiting.tries + 1, may_begin_at)
+        return Waiting(waiting.batch, waiting.tries + 1, may_begin_at)
 
     def _say_how_far(self) -> None:
         if time.monotonic() - self._said_at >= _SAID_EVERY_SECONDS:
@@ -672,8 +434,7 @@ class _Run:
 
     def _judge_finished(self) -> None:
         """Judge the stages that are full and answered."""
-        in_hand = {each.batch.stage for each in chain(self._waiting, self._under_way.values())}
-        for stage in sorted(self._to_judge - in_hand):
+        for stage in sorted(self._to_judge - self._posting.stages_in_hand):
             filling, _ = self._filled.get(stage.currency, (CANARY, 0))
             if CANARY < stage.number < filling:
                 self._judge(stage)
@@ -747,10 +508,6 @@ class _Run:
     def _then(self) -> str:
         """What a person does once the cause is gone."""
         return THEN_CREDITS if self._errand.is_brief else "Then clear this task."
-
-
-def _retry_after(error: BaseException) -> float | None:
-    return error.retry_after if isinstance(error, Retriable) else None
 
 
 def _refusal(judgement: Judgement, then: str) -> str:

@@ -21,7 +21,17 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from include.payouts import answers, attempts, doubts, due, judging, sending, stages, windows
+from include.payouts import (
+    answers,
+    attempts,
+    doubts,
+    due,
+    judging,
+    posting,
+    sending,
+    stages,
+    windows,
+)
 from include.payouts.answers import Closed, Told
 from include.payouts.attempts import Attempt, Batch, Sender
 from include.payouts.judging import ItemJudgement, ItemOutcome, Judgement, Result
@@ -307,7 +317,7 @@ Mistake = Callable[[Resend, Patch], None]
 
 
 def silence_means_lost(resend: Resend, patch: Patch) -> None:
-    patch.setattr(sending, "judge_error", lambda sent, error: refused(sent))
+    patch.setattr(posting, "judge_error", lambda sent, error: refused(sent))
 
 
 def a_refusal_at_the_door_means_lost(resend: Resend, patch: Patch) -> None:
@@ -322,7 +332,7 @@ def the_envelope_speaks_for_all(resend: Resend, patch: Patch) -> None:
         return of_each(judged, lambda item: item._replace(outcome=ItemOutcome.OK))
 
     judge_answer = judging.judge_answer
-    patch.setattr(sending, "judge_answer", judge)
+    patch.setattr(posting, "judge_answer", judge)
 
 
 def what_is_missing_is_processed(resend: Resend, patch: Patch) -> None:
@@ -502,7 +512,7 @@ def ids(judged: Judgement) -> list[str]:
 def on_judgement(patch: Patch, change: Callable[[Judgement], Judgement]) -> None:
     """Judge every answer otherwise."""
     judge_answer = judging.judge_answer
-    patch.setattr(sending, "judge_answer", lambda *given: change(judge_answer(*given)))
+    patch.setattr(posting, "judge_answer", lambda *given: change(judge_answer(*given)))
 
 
 def turn_into(patch: Patch, outcome: ItemOutcome, other: ItemOutcome) -> None:

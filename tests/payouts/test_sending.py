@@ -22,14 +22,15 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 from tenacity import stop_after_delay
 
-from include.payouts import answers, attempts, sending, windows
+from include.payouts import answers, attempts, posting, sending, windows
 from include.payouts.answers import Closed, Told
 from include.payouts.attempts import Batch, Stage
-from include.payouts.due import Errand, Planned, plan
+from include.payouts.due import Planned, plan
 from include.payouts.judging import judge_answer
 from include.payouts.outbox import freeze_new
 from include.payouts.outcome import DayUnfinished, Outcome, check_outcome
 from include.payouts.partner import Partner, Wire
+from include.payouts.posting import Posting
 from include.payouts.sending import LEASE, BreakerTripped, PartnerUnavailable, SendingStopped, Sent
 from include.providers import wallet
 from include.providers.errors import Fatal, Retriable
@@ -191,8 +192,8 @@ def test_a_payout_that_somebody_has_locked_costs_no_other_request_its_answer(
     resend: Resend, locked_answer: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("_STORING", "_STORING_LOCKED"):
-        quick = getattr(sending, name).copy(stop=stop_after_delay(1))
-        monkeypatch.setattr(sending, name, quick)
+        quick = getattr(posting, name).copy(stop=stop_after_delay(1))
+        monkeypatch.setattr(posting, name, quick)
     with pytest.raises(OperationalError, match="lock timeout"):
         resend.send()
     locked_answer.rollback()
@@ -210,8 +211,8 @@ def test_an_answer_is_stored_once_its_payout_is_locked_no_more(
         return close_one_by_one(run, told)
 
     is_locked = threading.Event()
-    close_one_by_one = sending._Run._close_each
-    monkeypatch.setattr(sending._Run, "_close_each", close_each)
+    close_one_by_one = posting.Posting._close_each
+    monkeypatch.setattr(posting.Posting, "_close_each", close_each)
     with ThreadPoolExecutor(1) as pool:
         sent = pool.submit(resend.send)
         assert is_locked.wait(20)
@@ -235,9 +236,8 @@ def test_nothing_is_sent_after_its_deadline_if_the_machine_was_suspended(
         hold_lease(engine, "sender", LEASE, "sleeps", 5) as lease,
         closing(Wire(partner_at(resend.sandbox), resend.settings)) as wire,
     ):
-        sender, closes_at = windows.open_window(engine, lease, "sleeps", 60)
-        errand = Errand(DAY, 4)
-        with closing(sending._Run(engine, wire, resend.settings, sender, closes_at, errand)) as run:
+        sender, _ = windows.open_window(engine, lease, "sleeps", 60)
+        with closing(Posting(engine, wire, resend.settings, sender)) as requests:
             batch = Batch(Stage(lease.epoch, "EUR", 0), ["a"])
             [attempt] = attempts.commit_attempts(engine, sender, [batch], 1)
             assert attempt is not None
@@ -245,7 +245,7 @@ def test_nothing_is_sent_after_its_deadline_if_the_machine_was_suspended(
             resend.wait_until_requests_are_over()
             with monkeypatch.context() as patch:
                 patch.setattr(time, "monotonic", lambda: stands_still)
-                assert run._ask(attempt).unsent
+                assert requests._ask(attempt).unsent
                 with pytest.raises(Retriable, match="Nothing of this call was sent"):
                     wire.post(attempt)
     assert resend.requests() == []
