@@ -5,6 +5,7 @@ Hosts and keys come from here and from nowhere else; whoever runs a DAG cannot n
 
 from __future__ import annotations
 
+import os
 from functools import cache
 
 from airflow.sdk import Connection
@@ -37,8 +38,7 @@ class ConnectionIncomplete(Exception):
         self.lacking = lacking
         super().__init__(
             f"The Airflow connection `{connection_id}` {lacking}. Nothing was read or written. "
-            f"Fill in {fields} under Admin → Connections, or in the environment variable "
-            f"AIRFLOW_CONN_{connection_id.upper()}, then clear this task."
+            f"Fill in {fields}: {_place(connection_id)}. Then clear this task."
         )
 
 
@@ -54,6 +54,20 @@ def read_connection(connection_id: str, fields: str) -> Connection:
     if connection.password:
         mask_secret(connection.password)
     return connection
+
+
+def _place(connection_id: str) -> str:
+    """Where the connection is to be corrected: Airflow looks at its own pages last."""
+    variable = f"AIRFLOW_CONN_{connection_id.upper()}"
+    if variable in os.environ:
+        return (
+            f"in the environment variable {variable}, which counts before what Airflow's pages "
+            "say (with Docker Compose: in `.env`, then `docker compose up --detach`)"
+        )
+    return (
+        "in Airflow under Admin → Connections, which takes the role Op, or in the environment "
+        f"variable {variable}"
+    )
 
 
 def open_warehouse() -> Engine:

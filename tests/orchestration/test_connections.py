@@ -65,6 +65,20 @@ def test_a_missing_connection_is_named_with_what_belongs_into_it() -> None:
     assert "clear this task" in message
 
 
+def test_where_a_connection_is_corrected_is_where_airflow_looks_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(ConnectionIncomplete, match="Admin → Connections, which takes the role Op"):
+        open_partner()
+    give_connection(monkeypatch, "wallet", conn_type="http", password="a-key")
+    with pytest.raises(ConnectionIncomplete, match="`wallet` has no address") as caught:
+        open_partner()
+    message = str(caught.value)
+    assert "AIRFLOW_CONN_WALLET, which counts before what Airflow's pages say" in message
+    assert "in `.env`, then `docker compose up --detach`" in message
+    assert "Admin" not in message
+
+
 @pytest.mark.parametrize("field", ["host", "schema", "login"])
 def test_a_field_that_the_warehouse_lacks_is_named(
     field: str, monkeypatch: pytest.MonkeyPatch
