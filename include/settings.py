@@ -1,28 +1,72 @@
 """Every tunable of the house, typed, bounded and documented: one environment variable each.
 
-Read once per process by `Settings()`; a value out of range stops with the variable's name.
-Keys and hosts are not here: they belong to Airflow connections.
+Read once per process by `Settings()`; a value that is wrong and a variable that nobody knows stop
+with its name.  Keys and hosts are not here: they belong to Airflow connections.
 """
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+PREFIX = "SETTLEMENTS_"
+
+# What others than the pipelines read: `make up` and `make demo`.
+_OF_OTHERS = frozenset({"SETTLEMENTS_POSTGRES_URL"})
+_SHOWN_CHARACTERS = 100
 _CREDIT_PREFIX = "prediction_wallet_"
 _CREDIT_TEMPLATE = r"^([^{}]|\{(market_id|settlement_id|position_id|outcome_id)\})+$"
 
 
+class SettingsWrong(ValueError):
+    """The environment does not say how to work; the message names each variable and its trouble."""
+
+    def __init__(self, troubles: Iterable[str]) -> None:
+        lines = "\n".join(f"- {trouble}" for trouble in troubles)
+        super().__init__(
+            f"The settings cannot be used, and nothing was begun:\n{lines}\n"
+            "Correct them where Airflow's processes have their environment from (with Docker "
+            "Compose: `.env`, then `docker compose up --detach`), or take them out: what is not "
+            "set has its default. The README lists them all."
+        )
+
+
 class Settings(BaseSettings):
-    """The tunables.  Durations are seconds, sizes bytes, unless the name says otherwise."""
+    """The tunables.  Durations are seconds, sizes bytes, unless the name says otherwise.
+
+    `Settings()` reads the environment, in which an empty variable counts as one that is not set.
+    Raises `SettingsWrong`.
+    """
 
     model_config = SettingsConfigDict(
-        env_prefix="SETTLEMENTS_", env_parse_none_str="none", frozen=True, extra="ignore"
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        env_parse_none_str="none",
+        frozen=True,
+        extra="ignore",
     )
+
+    def __init__(self, **values: Any) -> None:
+        if values:
+            super().__init__(**values)
+            return
+        if unknown := list(_unknown(type(self).model_fields)):
+            raise SettingsWrong(unknown)
+        try:
+            super().__init__()
+        except SettingsError as error:
+            raise SettingsWrong([_unreadable(error)]) from None
+        except ValidationError as error:
+            raise SettingsWrong([_trouble(one) for one in error.errors()]) from None
 
     call_deadline_seconds: float = Field(
         30.0,
@@ -122,7 +166,7 @@ class Settings(BaseSettings):
         str, Literal["ok", "final", "duplicate", "authentication", "syntax", "other"]
     ] = Field(
         {},
-        description='What codes of the wallet mean, as JSON, beside and before those it documents: {"RS_ERROR_X": "final"}; ok, final, duplicate, authentication, syntax or other.',
+        description='What codes of the wallet mean, as JSON, beside and before those it documents, such as {"RS_ERROR_X": "final"}; ok, final, duplicate, authentication, syntax or other.',
     )
     wallet_window_seconds: float = Field(
         1500.0,
@@ -272,7 +316,7 @@ class Settings(BaseSettings):
         None,
         max_length=200,
         pattern=_CREDIT_TEMPLATE,
-        description="The same for roundId: {market_id}",
+        description="The same for roundId, such as {market_id}.",
     )
     prediction_wallet_game_id: str | None = Field(
         None, max_length=200, pattern=_CREDIT_TEMPLATE, description="The same for gameId."
@@ -281,7 +325,7 @@ class Settings(BaseSettings):
         None,
         max_length=200,
         pattern=_CREDIT_TEMPLATE,
-        description="The same for refTransactionId: {position_id}",
+        description="The same for refTransactionId, such as {position_id}.",
     )
     prediction_default_currency: str | None = Field(
         None,
@@ -342,7 +386,7 @@ class Settings(BaseSettings):
     )
     tote_subprotocols: tuple[Literal["graphql-transport-ws", "graphql-ws"], ...] = Field(
         ("graphql-transport-ws", "graphql-ws"),
-        description='What tote\'s socket is asked to speak, as JSON, the first to prefer; [] asks for plain JSON: ["graphql-ws"].',
+        description='What tote\'s socket is asked to speak, as JSON, the first to prefer; such as ["graphql-ws"]; [] asks for plain JSON.',
     )
     tote_listen_seconds: float = Field(
         240.0,
@@ -420,7 +464,7 @@ class Settings(BaseSettings):
         if missing and len(missing) < len(templates):
             raise ValueError(
                 "The wallet is told of credits by all of SETTLEMENTS_PREDICTION_WALLET_… or by "
-                f"none: set {', '.join(f'SETTLEMENTS_{name.upper()}' for name in missing)} as well"
+                f"none: set {', '.join(map(_variable, missing))} as well"
             )
         return self
 
@@ -428,6 +472,41 @@ class Settings(BaseSettings):
     def variables(cls) -> list[tuple[str, str, Any]]:
         """(environment variable, meaning, default) of every tunable, for the documentation."""
         return [
-            (f"SETTLEMENTS_{name.upper()}", field.description or "", field.default)
+            (_variable(name), field.description or "", field.default)
             for name, field in cls.model_fields.items()
         ]
+
+
+def _variable(field_name: str) -> str:
+    return f"{PREFIX}{field_name.upper()}"
+
+
+def _unknown(fields: Iterable[str]) -> Iterator[str]:
+    """What is said of each variable that has a value, and looks like a setting but is none."""
+    known = {*map(_variable, fields), *_OF_OTHERS}
+    for name in sorted(name for name, value in os.environ.items() if value):
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            alike = get_close_matches(name.upper(), known, n=1)
+            yield f"{name} is no setting." + (f" Is {alike[0]} meant?" if alike else "")
+
+
+def _unreadable(error: SettingsError) -> str:
+    named = re.search(r'field "(\w+)"', str(error))
+    if named is None:
+        return str(error)
+    return f"{_given(_variable(named[1]))}. It should be JSON ({error.__cause__})."
+
+
+def _trouble(error: ErrorDetails) -> str:
+    """What is said of one wrong value, or of several that do not go together."""
+    what = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:
+        return f"{what}."
+    name, *within = map(str, error["loc"])
+    where = f" (at {'.'.join(within)})" if within else ""
+    return f"{_given(_variable(name))}{where}. {what}."
+
+
+def _given(variable: str) -> str:
+    values = [value for name, value in os.environ.items() if name.upper() == variable]
+    return f"{variable} is {' and '.join(values)[:_SHOWN_CHARACTERS]!r}"

@@ -1,0 +1,82 @@
+"""Settings: what the environment says counts, and what it says wrongly is named."""
+
+from __future__ import annotations
+
+import pytest
+
+from include.settings import Settings, SettingsWrong
+
+
+def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    unset = Settings()
+    for variable, _, _ in Settings.variables():
+        monkeypatch.setenv(variable, "")
+    assert Settings() == unset
+    assert Settings().import_folder is None
+
+
+def test_none_unsets_what_has_a_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SETTLEMENTS_ODDS88_AUDIT_HOUR", "none")
+    assert Settings().odds88_audit_hour is None
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (
+            {"SETTLEMENTS_ODDS88_PAYOUT_UNIT": "mayor"},
+            "SETTLEMENTS_ODDS88_PAYOUT_UNIT is 'mayor'. Input should be 'major' or 'minor'.",
+        ),
+        (
+            {"SETTLEMENTS_TOTE_PAGE_LIMIT": "251"},
+            "SETTLEMENTS_TOTE_PAGE_LIMIT is '251'. Input should be less than or equal to 250.",
+        ),
+        (
+            {"SETTLEMENTS_WALLET_WINDOWS": "none"},
+            "SETTLEMENTS_WALLET_WINDOWS is 'none'. Input should be a valid integer.",
+        ),
+        (
+            {"SETTLEMENTS_WALLET_ITEM_CODES": "{RS_ERROR_X: final}"},
+            "SETTLEMENTS_WALLET_ITEM_CODES is '{RS_ERROR_X: final}'. It should be JSON (",
+        ),
+        (
+            {"SETTLEMENTS_WALLET_ITEM_CODES": '{"RS_ERROR_X": "lost"}'},
+            "is '{\"RS_ERROR_X\": \"lost\"}' (at RS_ERROR_X). Input should be 'ok', 'final', ",
+        ),
+        (
+            {"SETTLEMENTS_ODDS88_RATE_BASE_CURRENCY": "EUR"},
+            "- SETTLEMENTS_ODDS88_RATE_BASE_CURRENCY and SETTLEMENTS_ODDS88_RATE_DIRECTION go "
+            "together: set both, or neither.",
+        ),
+        (
+            {"SETTLEMENTS_ODDS88_PAYOUT_UNITS": "minor"},
+            "SETTLEMENTS_ODDS88_PAYOUT_UNITS is no setting. Is SETTLEMENTS_ODDS88_PAYOUT_UNIT "
+            "meant?",
+        ),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_is_wrong_is_named_with_what_to_do(
+    given: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, value in given.items():
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsWrong) as caught:
+        Settings()
+    message = str(caught.value)
+    assert told in message
+    assert "`.env`, then `docker compose up --detach`" in message
+
+
+def test_all_that_is_wrong_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SETTLEMENTS_WALLET_WINDOWS", "0")
+    monkeypatch.setenv("SETTLEMENTS_TOTE_OPEN_DAYS", "-1")
+    with pytest.raises(SettingsWrong, match=r"WALLET_WINDOWS is '0'(.|\n)*TOTE_OPEN_DAYS is '-1'"):
+        Settings()
+
+
+def test_the_server_of_make_up_is_not_taken_for_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    from include.local.system import SERVER_VARIABLE
+
+    monkeypatch.setenv(SERVER_VARIABLE, "postgresql://localhost/postgres")
+    assert Settings() == Settings(call_deadline_seconds=30)
