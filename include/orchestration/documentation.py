@@ -47,12 +47,16 @@ def document_import_files() -> str:
 
 
 def document_resolve_findings() -> str:
-    """The page of `resolve_findings`: its runbook, and what each kind of finding allows."""
-    lines = ["| finding | decision | what it does |", "|---|---|---|"]
+    """The page of `resolve_findings`: its runbook, what each kind of finding means and allows."""
+    findings = ["| finding | it means | decisions |", "|---|---|---|"]
+    decisions = ["| finding | decision | what it does |", "|---|---|---|"]
     for name, kind in KINDS.items():
+        allowed = ", ".join(f"`{decision}`" for decision in kind.decisions)
+        findings.append(f"| `{name}` | {kind.meaning} | {allowed} |")
         for decision, effect in kind.decisions.items():
-            lines.append(f"| `{name}` | `{decision}` | {effect} |")
-    return _read("resolve_findings").replace("{decisions}", "\n".join(lines))
+            decisions.append(f"| `{name}` | `{decision}` | {effect} |")
+    page = _read("resolve_findings").replace("{findings}", "\n".join(findings))
+    return page.replace("{decisions}", "\n".join(decisions))
 
 
 def _read(name: str) -> str:

@@ -22,12 +22,15 @@ TOLD_COUNT = "told_count"
 
 @dataclass(frozen=True)
 class Kind:
-    """A sort of finding: how bad it is, which decisions answer it, and what each of them does.
+    """A sort of finding: how bad it is, what it means, which decisions answer it, and what each of
+    them does.
 
-    Those in `revised` may be taken anew, with another content, after one has closed the finding.
+    `meaning` is a sentence: what happened, what is kept, and what waits.  Those in `revised` may be
+    taken anew, with another content, after one has closed the finding.
     """
 
     severity: Severity
+    meaning: str
     decisions: dict[str, str]
     revised: frozenset[str] = frozenset()
 
@@ -68,6 +71,8 @@ _CREDITS_HELD = {
 KINDS: dict[str, Kind] = {
     "undecodable_page": Kind(
         "critical",
+        "A page that came cannot be read: its bytes are kept, what came earlier goes on, and "
+        "the feed waits.",
         {
             "try_again": "The feed asks for the same page again in its next run.",
             "skip_page": "The feed goes on behind the page (after the entry named in "
@@ -77,6 +82,8 @@ KINDS: dict[str, Kind] = {
     ),
     "undecodable_answer": Kind(
         "critical",
+        "An answer of tote cannot be read, since a bet in it is missing or broken: its bytes "
+        "are kept, what came earlier goes on, and nothing more is asked for.",
         {
             "try_again": "The same is asked for again in the next run.",
             "skip_page": "Bets that were asked for by their ids are asked for one by one; one that "
@@ -86,6 +93,9 @@ KINDS: dict[str, Kind] = {
     ),
     "cursor_refused": Kind(
         "critical",
+        "The provider refuses to read on after the entry at which the feed stands, though it "
+        "answers without a cursor: everything up to that entry is kept and goes on, and the "
+        "feed waits.",
         {
             "try_again": "The feed asks with the same cursor again in its next run.",
             "move_cursor": "The feed goes on after the entry named in `continue_from`, which must "
@@ -95,6 +105,8 @@ KINDS: dict[str, Kind] = {
     ),
     "batch_held": Kind(
         "critical",
+        "A check found a delivery wrong: all that arrived is kept, nothing of that batch is "
+        "published, and later batches go on.",
         {
             "release_batch": "The batch is published without the rows that fail, which stay in "
             "quarantine.",
@@ -106,6 +118,8 @@ KINDS: dict[str, Kind] = {
     ),
     "records_quarantined": Kind(
         "warning",
+        "Records cannot be read, or break a rule: their exact text is kept, they wait, and the "
+        "others of their batch go on.",
         {
             "replay": "The records are tried again as a new batch: after a fix.",
             "discard": "The records are given up; they stay in raw.",
@@ -113,6 +127,8 @@ KINDS: dict[str, Kind] = {
     ),
     "settlement_contested": Kind(
         "critical",
+        "A provider tells several contents of one decision: all are kept, and if no later "
+        "decision stands, the subject stays outside of finance's totals.",
         {
             "choose_version": "The version named in `record_id` counts, and no other. Decided "
             "anew, with the number of the finding that it has closed, another one counts instead."
@@ -121,6 +137,8 @@ KINDS: dict[str, Kind] = {
     ),
     "gap": Kind(
         "warning",
+        "Records of a range may be missing: what did arrive is kept and goes on, finance is "
+        "told of the range, and nothing else waits.",
         {
             "accept_gap": "What is missing stays missing; the range is closed as accepted.",
             "try_again": "The range is asked for again: its subjects one by one, or, with "
@@ -129,6 +147,8 @@ KINDS: dict[str, Kind] = {
     ),
     "transactions_held": Kind(
         "critical",
+        "Payouts are held before they were sent, since they may not be what is meant: they are "
+        "kept as they were first entered and wait, and all others go on.",
         {
             **_KEEP,
             "release_hold": "The next run sends them, as they were first entered; not for those "
@@ -136,11 +156,28 @@ KINDS: dict[str, Kind] = {
             **_LOST,
         },
     ),
-    "transactions_in_doubt": Kind("critical", _UNKNOWN_FATE),
-    "transactions_contested": Kind("critical", _UNKNOWN_FATE),
-    "transactions_unclear": Kind("critical", _UNKNOWN_FATE),
+    "transactions_in_doubt": Kind(
+        "critical",
+        "Payouts were sent as often as they may be, and no answer says what became of them: "
+        "they may be paid, every attempt is kept, they wait, and all others go on.",
+        _UNKNOWN_FATE,
+    ),
+    "transactions_contested": Kind(
+        "critical",
+        "What the wallet answered about payouts does not fit together: they may be paid, every "
+        "answer is kept, they wait, and all others go on.",
+        _UNKNOWN_FATE,
+    ),
+    "transactions_unclear": Kind(
+        "critical",
+        "The wallet refused payouts in a way that is not known: every answer is kept, they "
+        "wait, and all others go on.",
+        _UNKNOWN_FATE,
+    ),
     "refusals_held": Kind(
         "critical",
+        "The wallet refused too many payouts alike for that to be taken for true: none of them "
+        "is lost or sent again, and nothing more in their currency is sent.",
         {
             **_KEEP,
             "send_again": "The next run sends them again: after the partner has corrected what it "
@@ -151,6 +188,8 @@ KINDS: dict[str, Kind] = {
     ),
     "credits_refused": Kind(
         "critical",
+        "The wallet does not pay credits of markets: the operator still owes them, every "
+        "answer is kept, and nothing of them is sent by itself.",
         {
             **_KEEP,
             "send_again": "The next run sends them again: after the partner has corrected what it "
@@ -160,51 +199,172 @@ KINDS: dict[str, Kind] = {
             "must be given, names how. They are never sent again.",
         },
     ),
-    "credits_held": Kind("critical", _CREDITS_HELD),
-    "credit_changed": Kind("critical", _CREDITS_HELD),
+    "credits_held": Kind(
+        "critical",
+        "Credits cannot be made as they stand, for their player, currency, amount or id: they "
+        "are kept, nobody was told of them, and all others go on.",
+        _CREDITS_HELD,
+    ),
+    "credit_changed": Kind(
+        "critical",
+        "Settlements say something else than when their credits were made, of which nobody was "
+        "told yet: these are kept and wait, and all others go on.",
+        _CREDITS_HELD,
+    ),
     "credits_owed": Kind(
         "warning",
+        "Credits were made before the settings said how the wallet is told of them: they stay "
+        "owed, and none of them is sent by itself.",
         {
             "send_owed": "The next run of settle_markets enters them into the outbox. The operator "
             "must not pay them as well.",
         },
     ),
-    "credit_adjusted": Kind("critical", _ACKNOWLEDGE),
-    "credit_doubled": Kind("critical", _ACKNOWLEDGE),
-    "paid_twice": Kind("critical", _ACKNOWLEDGE),
-    "paid_though_lost": Kind("critical", _ACKNOWLEDGE),
-    "answer_foreign": Kind("warning", _ACKNOWLEDGE),
-    "transactions_changed": Kind("warning", _ACKNOWLEDGE),
-    "lines_rejected": Kind("warning", _ACKNOWLEDGE),
-    "record_conflict": Kind("warning", _ACKNOWLEDGE),
-    "chain_broken": Kind("warning", _ACKNOWLEDGE),
-    "payout_differs": Kind("warning", _ACKNOWLEDGE),
-    "unknown_field": Kind("info", _ACKNOWLEDGE),
-    "feed_late": Kind("critical", _ACKNOWLEDGE),
-    "connections_refused": Kind("warning", _ACKNOWLEDGE),
+    "credit_adjusted": Kind(
+        "critical",
+        "Settlements say something else since their credits were sent or paid: that stays as "
+        "it is, and a person pays the difference or takes it back.",
+        _ACKNOWLEDGE,
+    ),
+    "credit_doubled": Kind(
+        "critical",
+        "Several completed settlements are of one position, or the one that was credited was "
+        "taken back: all are kept, at most one is credited, and a person pays the difference "
+        "or takes it back.",
+        _ACKNOWLEDGE,
+    ),
+    "paid_twice": Kind(
+        "critical",
+        "The wallet has paid what the operator had paid otherwise: that stays acknowledged, "
+        "the answer is kept, and a person takes one of the two back.",
+        _ACKNOWLEDGE,
+    ),
+    "paid_though_lost": Kind(
+        "critical",
+        "The wallet has paid what was given up as lost: it stays lost, the answer is kept, and "
+        "a person corrects the books.",
+        _ACKNOWLEDGE,
+    ),
+    "answer_foreign": Kind(
+        "warning",
+        "The wallet answered payouts that were not in the request: the answers are kept, "
+        "nothing is concluded from them, and nothing waits.",
+        _ACKNOWLEDGE,
+    ),
+    "transactions_changed": Kind(
+        "warning",
+        "Another content came for payouts after they were sent: what was sent counts, the "
+        "other content is kept, and nothing waits.",
+        _ACKNOWLEDGE,
+    ),
+    "lines_rejected": Kind(
+        "warning",
+        "Lines of an imported file are not what they should be: each is kept with its number "
+        "and the reason, the other lines are entered, and nothing waits.",
+        _ACKNOWLEDGE,
+    ),
+    "record_conflict": Kind(
+        "warning",
+        "The provider sent a record again with another content: every content is kept and goes "
+        "on as a version of its own, and nothing waits.",
+        _ACKNOWLEDGE,
+    ),
+    "chain_broken": Kind(
+        "warning",
+        "Decisions do not follow from what came before, since an earlier one is missing or "
+        "differs: they are published as they were sent, marked for finance (`chain_break`), "
+        "and nothing waits.",
+        _ACKNOWLEDGE,
+    ),
+    "payout_differs": Kind(
+        "warning",
+        "Wins pay something else than stake times multiplier, most of them if the unit of "
+        "payouts is set wrongly: they are published as they were sent, and nothing waits.",
+        _ACKNOWLEDGE,
+    ),
+    "unknown_field": Kind(
+        "info",
+        "The provider sends a field that its documentation does not have: it is kept in raw "
+        "with every record and used nowhere else, and nothing waits.",
+        _ACKNOWLEDGE,
+    ),
+    "feed_late": Kind(
+        "critical",
+        "A feed has not been read to its end for too long: what had arrived is kept, and what "
+        "was settled since is missing until it is.",
+        _ACKNOWLEDGE,
+    ),
+    "connections_refused": Kind(
+        "warning",
+        "The provider refuses connections that should be allowed, mostly since another system "
+        "uses our account: what had arrived is kept, and the feed waits until the provider's "
+        "limit has passed.",
+        _ACKNOWLEDGE,
+    ),
     "listing_incomplete": Kind(
         "warning",
+        "tote counts other bets in a window of its list than it gives: those that it gives go "
+        "on, and the list waits there; each run lists the window anew.",
         {
             "skip_window": "The list goes on behind the window; what was not listed in it is "
             "recorded as a gap.",
         },
     ),
-    "totals_differ": Kind("warning", _ACKNOWLEDGE),
+    "totals_differ": Kind(
+        "warning",
+        "tote's own sums are not those of the bets that it gives: every bet goes on as it was "
+        "told, and nothing waits.",
+        _ACKNOWLEDGE,
+    ),
     "bets_absent": Kind(
         "warning",
+        "tote leaves bets of the register out of its answers, or fails for them: they stay in "
+        "the register, are asked for less and less often, and nothing else waits.",
         {
             **_ACKNOWLEDGE,
             "give_up": "Those that were never told are not asked for any more.",
         },
     ),
-    "bets_open_long": Kind("warning", _ACKNOWLEDGE),
-    "hints_differ": Kind("warning", _ACKNOWLEDGE),
-    "hints_unconfirmed": Kind("warning", _ACKNOWLEDGE),
-    "window_closing": Kind("critical", _ACKNOWLEDGE),
-    "batch_stuck": Kind("warning", _ACKNOWLEDGE),
-    "payouts_late": Kind("critical", _ACKNOWLEDGE),
+    "bets_open_long": Kind(
+        "warning",
+        "Bets of tote are open for very long: they are asked for as before, and nothing else "
+        "waits.",
+        _ACKNOWLEDGE,
+    ),
+    "hints_differ": Kind(
+        "warning",
+        "tote's socket told another amount than its answers: the messages are kept, the "
+        "answers count, and nothing waits.",
+        _ACKNOWLEDGE,
+    ),
+    "hints_unconfirmed": Kind(
+        "warning",
+        "tote's socket told what its answers have not shown in time: the messages are kept, "
+        "the answers count, and nothing waits.",
+        _ACKNOWLEDGE,
+    ),
+    "window_closing": Kind(
+        "critical",
+        "A stream is not read on, and soon will not tell again what it told since: what had "
+        "arrived is kept, and the rest is lost unless its DAG succeeds in time.",
+        _ACKNOWLEDGE,
+    ),
+    "batch_stuck": Kind(
+        "warning",
+        "A batch does not get on: all that arrived is kept, and nothing of it is published "
+        "until a run finishes it.",
+        _ACKNOWLEDGE,
+    ),
+    "payouts_late": Kind(
+        "critical",
+        "Payouts that were due are still to be sent: they are kept in the outbox, and wait for "
+        "a run of `resend_settlements`.",
+        _ACKNOWLEDGE,
+    ),
     "market_held": Kind(
         "critical",
+        "A market's list does not add up: all that was told is kept, nothing of the list is "
+        "credited, nor published unless the finding says so, and other markets go on.",
         {
             "try_again": "Its payouts are listed and checked again in the next run: after the "
             "engine has corrected them, or a setting was.",
@@ -216,6 +376,8 @@ KINDS: dict[str, Kind] = {
     ),
     "market_failed": Kind(
         "critical",
+        "Positions of a market failed and were retried as often as they may be: what is "
+        "completed is published and credited, and those wait.",
         {
             "try_again": "Its failed positions are retried, as often as at first.",
             **_ACKNOWLEDGE,
@@ -223,6 +385,9 @@ KINDS: dict[str, Kind] = {
     ),
     "market_stuck": Kind(
         "critical",
+        "A market is under way and nothing of it has changed, or could be read, for too long: "
+        "what is completed is published and credited as far as its list adds up, and the rest "
+        "waits.",
         {
             "try_again": "It is looked at again from the next run on.",
             **_SETTLE_AGAIN,
@@ -231,17 +396,44 @@ KINDS: dict[str, Kind] = {
     ),
     "market_refused": Kind(
         "critical",
+        "The engine does not settle a market, or tells that one is resolved which was refused "
+        "or withdrawn: it waits, and other markets go on.",
         {
             "try_again": "It is ordered to be settled again in the next run.",
             "withdraw": "It leaves the queue and is not settled from here; what was published of "
             "it stays.",
         },
     ),
-    "market_flagged": Kind("warning", _ACKNOWLEDGE),
-    "markets_unconfirmed": Kind("warning", _ACKNOWLEDGE),
-    "markets_late": Kind("critical", _ACKNOWLEDGE),
-    "credits_late": Kind("warning", _ACKNOWLEDGE),
-    "events_closing": Kind("critical", _ACKNOWLEDGE),
+    "market_flagged": Kind(
+        "warning",
+        "A market adds up and is worth a look all the same: it is published and credited, and "
+        "nothing waits.",
+        _ACKNOWLEDGE,
+    ),
+    "markets_unconfirmed": Kind(
+        "warning",
+        "Markets were entered and nothing says that they are resolved: they stay in the queue "
+        "and wait.",
+        _ACKNOWLEDGE,
+    ),
+    "markets_late": Kind(
+        "critical",
+        "Markets wait though it is time for them: they stay in the queue, and wait for "
+        "`settle_markets` or the engine.",
+        _ACKNOWLEDGE,
+    ),
+    "credits_late": Kind(
+        "warning",
+        "Credits of markets wait for too long to be sent: they are kept in the outbox, and "
+        "nothing is sent twice.",
+        _ACKNOWLEDGE,
+    ),
+    "events_closing": Kind(
+        "critical",
+        "The engine's events were not read to their end for long, and it keeps them for a day: "
+        "what was read is kept, and markets whose events are lost have to be entered by hand.",
+        _ACKNOWLEDGE,
+    ),
 }
 
 

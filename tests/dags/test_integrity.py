@@ -188,6 +188,17 @@ def test_findings_are_resolved_by_hand_and_never_twice(dags: dict[str, Any]) -> 
     assert [(task["task_id"], task["retries"]) for task in dag["tasks"]] == [("resolve", 0)]
 
 
+def test_the_page_of_resolve_findings_says_what_every_finding_means(dags: dict[str, Any]) -> None:
+    page = dags["resolve_findings"]["doc_md"]
+    for name, kind in KINDS.items():
+        decisions = ", ".join(f"`{decision}`" for decision in kind.decisions)
+        assert f"| `{name}` | {kind.meaning} | {decisions} |" in page
+        # One sentence: what happened, then what is kept and what waits.
+        assert kind.meaning.count(".") == 1
+        assert kind.meaning.endswith(".")
+        assert ": " in kind.meaning
+
+
 def test_the_page_of_resolve_findings_lists_every_decision(dags: dict[str, Any]) -> None:
     page = dags["resolve_findings"]["doc_md"]
     for name, kind in KINDS.items():

@@ -116,6 +116,7 @@ def test_open_findings_come_worst_first_with_their_decisions(
     first = listing["findings"][0]
     assert first["summary"] == HOSTILE
     assert first["detail"] == {"n": HOSTILE}
+    assert first["meaning"] == KINDS["batch_held"].meaning
     assert first["decisions"] == KINDS["batch_held"].decisions
     assert answer.headers["Content-Type"] == "application/json"
 

@@ -55,7 +55,8 @@ _DECISIONS = (
 
 
 def list_findings(engine: Engine) -> dict[str, Any]:
-    """Open findings with the decisions they allow, how many there are, and what was decided.
+    """Open findings with what they mean and the decisions they allow, how many there are, and what
+    was decided.
 
     Those about payouts, credits or contents come with what they hold at this moment (`held`, else
     None), which may be other than what their last alert told, and with what stands for just that
@@ -68,6 +69,7 @@ def list_findings(engine: Engine) -> dict[str, Any]:
         decisions = [dict(row) for row in connection.execute(_DECISIONS).mappings()]
     for finding in findings:
         kind = KINDS.get(finding["kind"])
+        finding["meaning"] = kind.meaning if kind else ""
         finding["decisions"] = kind.decisions if kind else {}
         holds = held.get(finding["finding_id"])
         finding["held"] = asdict(holds) if holds else None

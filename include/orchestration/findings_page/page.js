@@ -262,6 +262,7 @@ function card(finding) {
           }),
         ]),
     element("p", { textContent: finding.kept }),
+    element("p", { className: "meaning", textContent: finding.meaning }),
     element("details", {}, element("summary", { textContent: "Details" }), detail),
     element(
       "details",
