@@ -125,6 +125,8 @@ def test_the_page_of_the_resend_explains_every_hold_and_every_finding(
     assert holds | kinds | {"open", "processed", "lost"} <= named
     decisions = {decision for kind in kinds for decision in KINDS[kind].decisions}
     assert decisions <= named
+    [send] = [task for task in dags["resend_settlements"]["tasks"] if task["task_id"] == "send"]
+    assert f"it was tried {send['retries'] + 1} times" in page
 
 
 def test_markets_are_settled_retried_listed_checked_published_and_their_credits_sent(
