@@ -27,6 +27,7 @@ _AIRFLOWS = {
     "Downstream",
     "Extra",
     "Logs",
+    "Op",
     "Running",
     "Trigger",
     "success",
@@ -65,13 +66,14 @@ def _part(part: ast.expr, chosen: str) -> str:
 
 @cache
 def words() -> frozenset[str]:
-    """Every name in the code but the sandbox's, and every setting."""
+    """Every name in the code but the sandbox's, every setting, and what Compose is told."""
     code = "\n".join(
         path.read_text(encoding="utf-8")
         for folder in ("include", "dags")
         for path in (PROJECT / folder).rglob("*")
         if path.suffix in {".py", ".sql"} and "sandbox" not in path.parts
     )
+    code += (PROJECT / "docker-compose.yaml").read_text(encoding="utf-8")
     return frozenset(re.findall(r"\w+", code)) | {name for name, _, _ in Settings.variables()}
 
 
