@@ -35,7 +35,7 @@ bench: .venv/installed .venv-bench/installed ## measure beside other ways, ENTRI
 latency: .venv/installed ## measure from the provider to core, and an empty run beside empty tasks; TICKS=2
 	@exec $(venv) -m tests.latency $(if $(TICKS),--ticks $(TICKS))
 
-chaos: .venv/installed ## kill pipelines at random moments, check everything, fuzz, sign; KILLS=5000 SEED=1; ONLY=resend
+chaos: .venv/installed ## kill pipelines at random moments, check everything, fuzz, sign; KILLS=200 SEED=1; ONLY=resend
 	@exec $(venv) -m tests.chaos $(if $(ONLY),--only $(ONLY)) $(if $(KILLS),--kills $(KILLS)) \
 		$(if $(SEED),--seed $(SEED)) $(if $(WORKERS),--workers $(WORKERS))
 

@@ -10,7 +10,8 @@ payouts are signed and checked by JavaScript.
 
 Several workers kill side by side, each with a server and a sandbox of its own.  Processes are
 killed, and never the server: so its data lies in memory.  Prints its seed, with which a run can be
-repeated by as many workers.
+repeated by as many workers.  Without a number of kills, each pipeline in turn is killed as often as
+its specification asks for.
 """
 
 from __future__ import annotations
@@ -76,6 +77,8 @@ PIPELINES: dict[str, Callable[[Warehouse, Sandbox, random.Random], Disturbed]] =
     "markets": DisturbedMarkets,
 }
 BESIDES = ("fuzz", "signing")
+_USUAL_KILLS = 1000
+_KILLS = {"resend": 5000, "odds88": 2000, "markets": 2000}
 
 
 @dataclass
@@ -237,7 +240,7 @@ def main() -> int:
     """Parse the command line; 0 only if nothing was violated."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=[*PIPELINES, *BESIDES], metavar="PIPELINE")
-    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--kills", type=int, help="of all of them together, taking turns")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9))
     parser.add_argument("--fuzz-seconds", type=float, default=60.0)
@@ -246,11 +249,13 @@ def main() -> int:
     only = arguments.only or [*PIPELINES, *BESIDES]
     console = Console(highlight=False, soft_wrap=True)
     found: list[str] = []
-    if pipelines := [name for name in PIPELINES if name in only]:
-        console.print(
-            f"Killing {', '.join(pipelines)} {arguments.kills} times, seed {arguments.seed}"
-        )
-        found += kill(pipelines, arguments.kills, arguments.seed, arguments.workers, console)
+    pipelines = [name for name in PIPELINES if name in only]
+    turns = [([name], _KILLS.get(name, _USUAL_KILLS)) for name in pipelines]
+    if arguments.kills is not None:
+        turns = [(pipelines, arguments.kills)] if pipelines else []
+    for names, kills in turns:
+        console.print(f"Killing {', '.join(names)} {kills} times, seed {arguments.seed}")
+        found += kill(names, kills, arguments.seed, arguments.workers, console)
     if "fuzz" in only:
         found += _fuzz(arguments.fuzz_seconds, arguments.seed, console)
     if "signing" in only:

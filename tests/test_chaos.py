@@ -32,6 +32,20 @@ def test_without_a_choice_every_pipeline_is_killed_and_fuzzed_and_signed(
     assert "JavaScript disagreed about 0 of them" in told
 
 
+def test_each_pipeline_has_a_number_of_kills_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tests.chaos.kill", lambda *_: [])
+    assert chaos(monkeypatch, "--only", "markets", "tote", "resend", "odds88", "ticktock") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "Killing ticktock 1000 times, seed 7",
+        "Killing odds88 2000 times, seed 7",
+        "Killing tote 1000 times, seed 7",
+        "Killing resend 5000 times, seed 7",
+        "Killing markets 2000 times, seed 7",
+    ]
+
+
 def test_what_can_be_chosen_is_told_to_whoever_chooses_something_else(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
