@@ -9,7 +9,6 @@ to be the only one: of two that order at once, one finds the market moved.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,6 +20,7 @@ from include.markets.evidence import keep_answer
 from include.markets.looking import has_begun
 from include.markets.stopping import stop
 from include.markets.troubles import REFUSES_ALL, each_market
+from include.providers.deadlines import now
 from include.providers.errors import Fatal, ProviderError, Retriable
 from include.providers.http import Answer, Client
 from include.providers.prediction import (
@@ -217,7 +217,7 @@ class _Orders:
             if may_be_under_way(connection, market.market_id):
                 return None
             # Read before the server reads its clock: ours is over first.
-            begun_at = time.monotonic()
+            begun_at = now()
             since = {"next_look_at": deadline_at, "progressed_at": func.now()}
             moved = move(connection, market, state, **since, **counted)
             if moved is None:

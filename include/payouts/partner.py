@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import dataclass, field, replace
 
 from include.payouts.attempts import Attempt
 from include.payouts.judging import Judgement
 from include.providers import wallet
-from include.providers.deadlines import now
 from include.providers.http import Answer, Client
 from include.settings import Settings
 
@@ -38,10 +36,7 @@ class Wire:
     def post(self, attempt: Attempt) -> Answer:
         """Send the attempt's body, once."""
         return wallet.post_settlement(
-            self._client(),
-            attempt.body,
-            self._signing,
-            ends_at=time.monotonic() + attempt.ends_at - now(),
+            self._client(), attempt.body, self._signing, ends_at=attempt.ends_at
         )
 
     def without_key(self, answer: Answer) -> Answer:

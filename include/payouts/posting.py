@@ -6,7 +6,6 @@ What is to be sent, and what becomes of what was not, is decided by `sending`.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import chain, islice
@@ -149,7 +148,7 @@ class Posting:
 
         Those to be tried again come first.  For each thread one attempt waits.
         """
-        moment = time.monotonic()
+        moment = now()
         next_up = [each for each in reversed(self._waiting) if each.may_begin_at <= moment][
             : self._free
         ]
@@ -182,7 +181,7 @@ class Posting:
         seconds = None
         if self._waiting and self._free > 0:
             soonest = min(each.may_begin_at for each in self._waiting)
-            seconds = max(0.0, soonest - time.monotonic())
+            seconds = max(0.0, soonest - now())
         if not self._under_way:
             self._stop.wait(seconds or 0.0)
         unanswered = [future for future in self._under_way if not future.done()]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from include.payouts.outbox import CREDITS
 from include.payouts.partner import Partner, Wire
 from include.payouts.posting import Came, Delivery, Posting, Waiting
 from include.payouts.stages import CANARY
+from include.providers.deadlines import now
 from include.providers.http import Answer
 from include.settings import Settings
 from include.warehouse.leases import LeaseHeld, LeaseLost, hold_lease
@@ -181,7 +181,7 @@ class _Run:
         closes_at: float,
         errand: Errand,
     ) -> None:
-        began = time.monotonic()
+        began = now()
         self._engine = engine
         self._posting = posting
         self._settings = settings
@@ -263,7 +263,7 @@ class _Run:
             if self.sent.requests > requests:
                 size = next(sizes)
                 continue
-            if not waits or time.monotonic() + min(waits) > self._closes_at:
+            if not waits or now() + min(waits) > self._closes_at:
                 return
             _log.info("The next payouts in doubt are sent again in %.0f s.", min(waits))
             self._posting.pause(min(waits))
@@ -308,7 +308,7 @@ class _Run:
             self._judge(stage)
 
     def _full_batches(self, currency: str, ids: Iterator[str], size: int) -> Iterator[Batch]:
-        while currency not in self._stopped and time.monotonic() < self._ends_at:
+        while currency not in self._stopped and now() < self._ends_at:
             batch = list(islice(ids, min(size, self._batch_items)))
             if not batch:
                 return
@@ -370,7 +370,7 @@ class _Run:
         elif judgement.result is Result.ANSWERED:
             self._silent_requests = 0
             if self._errand.is_brief:
-                self._closes_at = time.monotonic() + _BRIEF_WAIT_SECONDS
+                self._closes_at = now() + _BRIEF_WAIT_SECONDS
 
     def _conclude(self, delivery: Delivery, waiting: Waiting) -> None:
         """Stop, or send again what was for sure not executed."""
@@ -408,7 +408,7 @@ class _Run:
         seconds = max(
             retry_after or 0.0, min(_FIRST_WAIT_SECONDS * 2**waiting.tries, _LONGEST_WAIT_SECONDS)
         )
-        may_begin_at = time.monotonic() + seconds
+        may_begin_at = now() + seconds
         if may_begin_at > self._closes_at and self._errand.is_brief:
             raise PartnerUnavailable(f"Not executed: {judgement.detail}.")
         if may_begin_at > self._closes_at:
@@ -421,8 +421,8 @@ class _Run:
         return Waiting(waiting.batch, waiting.tries + 1, may_begin_at)
 
     def _say_how_far(self) -> None:
-        if time.monotonic() - self._said_at >= _SAID_EVERY_SECONDS:
-            self._said_at = time.monotonic()
+        if now() - self._said_at >= _SAID_EVERY_SECONDS:
+            self._said_at = now()
             sent = self.sent
             _log.info(
                 "So far %d requests: %d payouts processed, %d lost, %d held; %d times one got no "

@@ -7,6 +7,7 @@ import time
 from sqlalchemy import Engine, text
 
 from include.payouts.attempts import Sender
+from include.providers.deadlines import now
 from include.warehouse.database import transaction
 from include.warehouse.leases import Lease, check_lease
 
@@ -38,11 +39,11 @@ def open_window(
     engine: Engine, lease: Lease, run_id: str | None, seconds: float
 ) -> tuple[Sender, float]:
     """The sender with the window that is open, or else a new one; and when it closes, on the clock
-    of `time.monotonic`.
+    of `now`.
 
     Without `seconds` it is a new one that has no length, and counts in no limit.
     """
-    asked_at = time.monotonic()
+    asked_at = now()
     with transaction(engine, "sender") as connection:
         check_lease(connection, lease)
         window = connection.execute(_OPEN_WINDOW, {"epoch": lease.epoch, "seconds": seconds}).one()

@@ -1,4 +1,7 @@
-"""Deadlines: one for everything that a call does, from the look-up of a name to the last byte."""
+"""Deadlines: one for everything that a call does, from the look-up of a name to the last byte.
+
+Whoever hands a deadline to a call, or compares one, reads it on the clock of `now`.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +28,12 @@ def now() -> float:
 
 
 class Call:
-    """One call on the wire: when it must be over, and whether it began."""
+    """One call on the wire: when it must be over, by `now`, and whether it began."""
 
     __slots__ = ("_ends_at", "request_started")
 
     def __init__(self, ends_at: float) -> None:
-        self._ends_at = now() + ends_at - time.monotonic()
+        self._ends_at = ends_at
         self.request_started = False
 
     def remaining(self, kind: type[httpcore.TimeoutException]) -> float:
@@ -42,7 +45,7 @@ class Call:
 
 
 def dial(host: str, port: int, *, is_encrypted: bool, ends_at: float) -> httpcore.NetworkStream:
-    """A connection on which all operations together end at `ends_at`, by `time.monotonic`.
+    """A connection on which all operations together end at `ends_at`, by `now`.
 
     It never goes through a proxy.  Raises `httpcore.ConnectTimeout` and `httpcore.ConnectError`,
     the latter because of an `ssl.SSLCertVerificationError` if the certificate is not trusted.

@@ -21,7 +21,7 @@ from typing import Any, Self
 import httpx
 import tenacity
 
-from include.providers.deadlines import Call, DeadlineBackend, DeadlineTransport
+from include.providers.deadlines import Call, DeadlineBackend, DeadlineTransport, now
 from include.providers.errors import (
     KEPT,
     NOTHING_SENT,
@@ -174,10 +174,10 @@ class Client:
     def post(self, path: str, body: bytes, *, auth: httpx.Auth, ends_at: float) -> Answer:
         """Write the JSON `body`, once, and hand back the answer whatever its status is.
 
-        `ends_at` is the deadline on the clock of `time.monotonic`: the first byte is not written
-        after it, even if this process or this machine was stopped in between.  Raises `Retriable`
-        if no byte of the request was written, `Fatal` if that is because the certificate is not to
-        be trusted, and `Ambiguous` if one was written and no status came back.
+        `ends_at` is the deadline on the clock of `now`: the first byte is not written after it,
+        even if this process or this machine was stopped in between.  Raises `Retriable` if no byte
+        of the request was written, `Fatal` if that is because the certificate is not to be trusted,
+        and `Ambiguous` if one was written and no status came back.
         """
         request = self._client.build_request(
             "POST",
@@ -221,7 +221,7 @@ class Client:
         url_path = request.url.raw_path.decode("ascii")
         requested_at = datetime.now(UTC)
         try:
-            ends_at = time.monotonic() + self._settings.call_deadline_seconds
+            ends_at = now() + self._settings.call_deadline_seconds
             response = self._send(request, ends_at)
             try:
                 body = self._body(response, url_path)

@@ -28,7 +28,7 @@ from websockets.protocol import CLIENT, OPEN, Protocol
 from websockets.uri import WebSocketURI, parse_uri
 from websockets.utils import accept_key, generate_key
 
-from include.providers.deadlines import dial
+from include.providers.deadlines import dial, now
 from include.providers.errors import (
     KEPT,
     WAIT_AND_SEE,
@@ -304,7 +304,7 @@ class _Handshake:
         return opened
 
     def _connected(self) -> httpcore.NetworkStream:
-        ends_at = time.monotonic() + self._settings.call_deadline_seconds
+        ends_at = now() + self._settings.call_deadline_seconds
         try:
             return dial(
                 self._place.host,

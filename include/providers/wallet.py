@@ -185,8 +185,8 @@ def open_client(base_url: str, api_key: str, settings: Settings) -> Client:
 def post_settlement(client: Client, body: bytes, signing: Signing, *, ends_at: float) -> Answer:
     """Send one batch, once; `classify_answer` and `classify_error` say what came of it.
 
-    `ends_at` is the attempt's deadline on the clock of `time.monotonic`.  Raises `Retriable` or
-    `Fatal` if no byte was written, and `Ambiguous` if the partner may have executed it.
+    `ends_at` is the attempt's deadline on the clock of `now`.  Raises `Retriable` or `Fatal` if no
+    byte was written, and `Ambiguous` if the partner may have executed it.
     """
     return client.post(_PATH, body, auth=signing, ends_at=ends_at)
 

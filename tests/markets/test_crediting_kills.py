@@ -6,7 +6,6 @@ acknowledgements the rest: whatever was killed, each player is paid once, by eit
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -18,6 +17,7 @@ from include.markets.crediting import credit
 from include.model import RecordContext
 from include.payouts.credits import send_credits
 from include.providers import prediction
+from include.providers.deadlines import now
 from include.sandbox.addresses import PREDICTION_KEY
 from include.sandbox.client import Sandbox
 from include.settings import Settings
@@ -49,7 +49,7 @@ def settle_market(crediting: Crediting, sandbox: Sandbox) -> dict[str, dict[str,
     market_id = sandbox.prediction_market_ids(limit=1)[0]
     listed = []
     with prediction.open_client(sandbox.prediction_url, PREDICTION_KEY, Settings()) as client:
-        prediction.settle(client, market_id, ends_at=time.monotonic() + 10)
+        prediction.settle(client, market_id, ends_at=now() + 10)
         for answer in prediction.fetch_listing(client, market_id=market_id, pages_limit=10):
             for entry in prediction.read_page(answer.body).entries:
                 start = entry.record.byte_start

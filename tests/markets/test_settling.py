@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from include.markets import fetching, queue
+from include.markets import fetching, queue, settling
 from include.markets.evidence import keep_answer
 from include.markets.publishing import MarketsHeld
 from include.markets.troubles import each_market
@@ -106,6 +107,31 @@ def test_a_market_that_another_has_settled_is_gone_on_with(play: MarketPlay) -> 
     assert play.results() == ["already_completed"]
     assert play.market().state == "done"
     assert play.payouts() == play.owed()
+
+
+def test_no_order_is_sent_after_its_deadline_if_the_machine_was_suspended(
+    play: MarketPlay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock of `time.monotonic` stands still meanwhile; the warehouse's goes on."""
+
+    def send_once_it_is_over(*given: Any) -> Any:
+        stands_still = time.monotonic()
+        time.sleep(1.1)
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "monotonic", lambda: stands_still)
+            return send(*given)
+
+    send = settling._send
+    play.change(prediction_deadline_seconds=1)
+    play.engine_changes()
+    play.step("plan")
+    with monkeypatch.context() as patch:
+        patch.setattr(settling, "_send", send_once_it_is_over)
+        play.step("settle")
+    assert play.results() == ["not_executed"]
+    play.run()
+    assert play.market().state == "done"
+    assert play.results() == ["not_executed", "executed"]
 
 
 def test_an_order_that_never_shows_any_effect_is_given_up_and_a_person_asked(

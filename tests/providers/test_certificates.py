@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,6 +12,7 @@ import pytest
 from cryptography import x509
 
 from include.providers import deadlines
+from include.providers.deadlines import now
 from include.providers.errors import KEPT, NOTHING_SENT, Fatal
 from include.providers.http import Client
 from include.providers.streams import open_socket
@@ -58,7 +58,7 @@ def read(address: str) -> None:
 
 def write(address: str) -> None:
     with client_of(address) as client:
-        client.post("/settle", b"{}", auth=httpx.Auth(), ends_at=time.monotonic() + 10)
+        client.post("/settle", b"{}", auth=httpx.Auth(), ends_at=now() + 10)
 
 
 def listen(address: str) -> None:

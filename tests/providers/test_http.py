@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
+from include.providers.deadlines import now
 from include.providers.errors import KEPT, NOTHING_SENT, Ambiguous, Fatal, ProviderError, Retriable
 from include.providers.http import Answer, Client
 from include.settings import Settings
@@ -457,7 +458,7 @@ class Stamp(httpx.Auth):
 
 
 def posted(client: Client, seconds: float = 5.0, auth: httpx.Auth | None = None) -> Answer:
-    ends_at = time.monotonic() + seconds
+    ends_at = now() + seconds
     return client.post("/payouts", b"", auth=auth or Stamp(), ends_at=ends_at)
 
 
@@ -559,7 +560,7 @@ def test_no_byte_of_a_request_is_sent_after_its_deadline_by_this_machine() -> No
         port = listener.getsockname()[1]
         with client_of(WireServer(f"http://127.0.0.1:{port}", [])) as client:
             with pytest.raises(Ambiguous, match="before its deadline"):
-                client.post("/payouts", body, auth=Stamp(), ends_at=time.monotonic() + 0.3)
+                client.post("/payouts", body, auth=Stamp(), ends_at=now() + 0.3)
             connection, _ = listener.accept()
             with connection, pytest.raises(ConnectionResetError):
                 deque(iter(lambda: connection.recv(65536), b""), maxlen=0)

@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import socket
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -20,6 +19,7 @@ from hypothesis import strategies as st
 
 from include.model import Outcome, Record, RecordContext, Status
 from include.providers import prediction
+from include.providers.deadlines import now
 from include.providers.errors import (
     Ambiguous,
     Fatal,
@@ -678,7 +678,7 @@ def client(sandbox: Sandbox) -> Iterator[Client]:
 
 
 def soon(seconds: float = 10.0) -> float:
-    return time.monotonic() + seconds
+    return now() + seconds
 
 
 def settled(client: Client, market_id: str, seconds: float = 10.0) -> Execution:

@@ -8,7 +8,6 @@ import json
 import logging
 import pickle
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from hypothesis import strategies as st
 from py_mini_racer import MiniRacer
 
 from include.providers import wallet
+from include.providers.deadlines import now
 from include.providers.errors import Ambiguous, Fatal, Retriable
 from include.providers.http import Answer
 from include.providers.wallet import (
@@ -342,7 +342,7 @@ def test_the_same_bytes_are_sent_again_with_a_fresh_timestamp_and_signature(
         wallet.open_client(base_url, KEY, Settings()) as client,
     ):
         for _ in range(2):
-            ends_at = time.monotonic() + 10
+            ends_at = now() + 10
             answer = wallet.post_settlement(client, body, signing_twice, ends_at=ends_at)
             assert (answer.status, answer.is_complete) == (200, True)
     assert len(received.requests) == 2

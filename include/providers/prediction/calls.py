@@ -39,8 +39,8 @@ def open_client(base_url: str, api_key: str, settings: Settings) -> Client:
 def settle(client: Client, market_id: str, *, ends_at: float) -> Answer:
     """Order, once, that a market be settled; `classify_answer` and `classify_error` say what came.
 
-    `ends_at` is the deadline on the clock of `time.monotonic`.  Raises `Retriable` if no byte was
-    written, `Ambiguous` if the engine may have done it, and `Fatal` for an id that names no market.
+    `ends_at` is the deadline on the clock of `now`.  Raises `Retriable` if no byte was written,
+    `Ambiguous` if the engine may have done it, and `Fatal` for an id that names no market.
     """
     return _order(client, market_id, "settle", ends_at)
 
