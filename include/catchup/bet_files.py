@@ -22,9 +22,10 @@ import msgspec
 from sqlalchemy import Engine
 
 from include.catchup import bet_register
-from include.catchup.files import FileRefused, opened, unpacked_limit
+from include.catchup.files import opened, unpacked_limit
 from include.providers.tote import ID_CHARACTERS_LIMIT, PROVIDER
 from include.warehouse.database import transaction
+from include.warehouse.importing import FileRefused
 from include.warehouse.lines import (
     LINE_LIMIT_BYTES,
     Line,
@@ -59,6 +60,11 @@ class RegisterImported:
     new: int = 0
     same: int = 0
     rejected: int = 0
+
+    @property
+    def gist(self) -> tuple[int, str]:
+        """The lines read, and what became of those that are not as before."""
+        return self.read, f"{self.new} new, {self.rejected} rejected"
 
 
 def is_register(path: Path) -> bool:

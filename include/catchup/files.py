@@ -30,6 +30,7 @@ from include.providers.moments import readable_time
 from include.providers.odds88 import BrokenMessage, Message, PageEntry, Ping
 from include.settings import Settings
 from include.warehouse.database import transaction
+from include.warehouse.importing import FileRefused
 from include.warehouse.landing import Landing
 from include.warehouse.pages import ArrivedPage
 from include.warehouse.tables import finding as finding_table
@@ -45,10 +46,6 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # Of a line that a file of something else may begin with.
 _LONGEST_LOOK_BYTES = 64 * 1024
 _REPEATABLE = "then import the file again: nothing lands twice."
-
-
-class FileRefused(Exception):
-    """The file is not imported, or not to its end; the message says why and what to change."""
 
 
 @dataclass
@@ -82,6 +79,11 @@ class FileImported:
     last_at: datetime | None = None
     batches: list[int] = field(default_factory=list)
     gaps: list[TouchedGap] = field(default_factory=list)
+
+    @property
+    def gist(self) -> tuple[int, str]:
+        """The lines read, and what became of those that are not as before."""
+        return self.lines, f"{self.landed} landed, {self.broken} broken"
 
 
 def source_named(path: Path, sources: Iterable[Source]) -> Source | None:

@@ -20,13 +20,13 @@ from airflow.sdk import Param
 from sqlalchemy import Engine
 
 from include.catchup import files
-from include.catchup.bet_files import RegisterImported, import_register, is_register
-from include.catchup.files import FileImported
+from include.catchup.bet_files import import_register, is_register
 from include.catchup.sources import SOURCES, Source
 from include.markets.files import import_markets, is_market_register
 from include.markets.queue import MarketsRefused
-from include.payouts.importing import FileRefused, Imported, import_file
+from include.payouts.importing import import_file
 from include.settings import Settings
+from include.warehouse.importing import FileRefused, Progress
 
 DONE = "done"
 
@@ -89,7 +89,7 @@ def import_each(
             file = _locate(root, name)
             imported[_shown(name)] = _import(engine, file, day)
             _move_away(file)
-        except (_Refused, FileRefused, files.FileRefused, MarketsRefused, OSError) as error:
+        except (_Refused, FileRefused, MarketsRefused, OSError) as error:
             refused.append(f"{_shown(name)}: {_reason(error)}")
             _log.warning("%s stays where it is: %s", _shown(name), _reason(error))
     if not imported and not refused:
@@ -186,7 +186,7 @@ def _source_of(file: Path) -> Source | None:
 
 
 def _import_payouts(engine: Engine, file: Path, day: date | None) -> dict[str, Any]:
-    imported = import_file(engine, file, day, _Progress(_shown(file.name)).report)
+    imported = import_file(engine, file, day, _progress(file).report)
     if imported.rejected:
         _log.warning(
             "%s: %d lines were rejected. Each is in wallet.rejected_line with its reason; the "
@@ -197,7 +197,7 @@ def _import_payouts(engine: Engine, file: Path, day: date | None) -> dict[str, A
 
 
 def _import_register(engine: Engine, file: Path) -> dict[str, Any]:
-    imported = import_register(engine, file, _Progress(_shown(file.name)).report)
+    imported = import_register(engine, file, _progress(file).report)
     if imported.rejected:
         _log.warning(
             "%s: %d lines were rejected. Each is in tote.rejected_line with its reason; the "
@@ -208,7 +208,7 @@ def _import_register(engine: Engine, file: Path) -> dict[str, Any]:
 
 
 def _import_messages(engine: Engine, source: Source, file: Path) -> dict[str, Any]:
-    report = _Progress(_shown(file.name)).report
+    report = _progress(file).report
     imported = files.import_file(engine, source, file, _SETTINGS, report)
     if imported.broken:
         _log.warning(
@@ -251,28 +251,9 @@ def _reason(error: Exception) -> str:
     return error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)
 
 
-class _Progress:
-    """Says in the log how far a file is, every few seconds."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._began = self._said = time.monotonic()
-
-    def report(self, imported: Imported | FileImported | RegisterImported) -> None:
-        now = time.monotonic()
-        is_over = imported.position >= imported.size
-        if not is_over and now - self._said < _PROGRESS_SECONDS:
-            return
-        self._said = now
-        read, gist = _gist(imported)
-        _log.info(
-            "%s: %.0f %%, %d lines, %.0f a second, %s",
-            *(self._name, 100 * imported.position / max(imported.size, 1), read),
-            *(read / max(now - self._began, 0.001), gist),
-        )
-
-
-def _gist(imported: Imported | FileImported | RegisterImported) -> tuple[int, str]:
-    if isinstance(imported, Imported | RegisterImported):
-        return imported.read, f"{imported.new} new, {imported.rejected} rejected"
-    return imported.lines, f"{imported.landed} landed, {imported.broken} broken"
+def _progress(file: Path) -> Progress:
+    """What says in the log how far a file is."""
+    name = _shown(file.name)
+    return Progress(
+        lambda share, told: f"{name}: {100 * share:.0f} %, {told}", _log.info, _PROGRESS_SECONDS
+    )

@@ -12,14 +12,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from datetime import date
+from functools import partial
 from pathlib import Path
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Engine
 
-from include.payouts.importing import FileRefused, Imported, import_file
-from include.warehouse.database import open_engine
+from include.payouts.importing import Imported, import_file
+from include.warehouse.importing import Progress, import_by_command
 
 
 def main(arguments: list[str]) -> int:
@@ -38,47 +38,14 @@ def main(arguments: list[str]) -> int:
     url = os.environ.get("WAREHOUSE_URL")
     if not url:
         parser.error("WAREHOUSE_URL is not set")
-    return _import(url, given.file, given.business_date)
+    carry_out = partial(_import, given.file, given.business_date)
+    return import_by_command(url, carry_out, "nothing is entered twice")
 
 
-def _import(url: str, path: Path, business_date: date | None) -> int:
-    engine = open_engine(url)
-    progress = _Progress()
-    try:
-        imported = import_file(engine, path, business_date, progress.report)
-    except (FileRefused, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except DBAPIError as error:
-        print(
-            f"The warehouse stopped the import: {error.orig}\n{progress.last_line}\n"
-            "What was committed stays. Import the file again: nothing is entered twice.",
-            file=sys.stderr,
-        )
-        return 2
-    finally:
-        engine.dispose()
+def _import(path: Path, business_date: date | None, engine: Engine, progress: Progress) -> int:
+    imported = import_file(engine, path, business_date, progress.report)
     print(_summary(imported))
     return 1 if imported.rejected else 0
-
-
-class _Progress:
-    """Says on standard error how far the import is, at most once a second."""
-
-    def __init__(self) -> None:
-        self._began = self._said = time.monotonic()
-        self.last_line = "Nothing was committed."
-
-    def report(self, imported: Imported) -> None:
-        now = time.monotonic()
-        rate = imported.read / max(now - self._began, 0.001)
-        self.last_line = (
-            f"{imported.position / max(imported.size, 1):4.0%}  {imported.read} lines, "
-            f"{rate:.0f} a second, {imported.rejected} rejected"
-        )
-        if now - self._said >= 1 or imported.position >= imported.size:
-            print(self.last_line, file=sys.stderr, flush=True)
-            self._said = now
 
 
 def _summary(imported: Imported) -> str:

@@ -38,6 +38,7 @@ from sqlalchemy import text as sql
 from include.payouts.outbox import SOURCE, report_outbox
 from include.providers.wallet import Item
 from include.warehouse.database import copy_rows, transaction
+from include.warehouse.importing import FileRefused
 from include.warehouse.lines import (
     LINE_LIMIT_BYTES,
     Line,
@@ -59,10 +60,6 @@ _TEXT_FIELDS = tuple(
     (field.name, field.encode_name) for field in msgspec.structs.fields(Item) if field.type is str
 )
 _WHOLE = "it must be a whole number in hundred-thousandths of the currency"
-
-
-class FileRefused(Exception):
-    """The file as a whole cannot be imported; the message says what to change."""
 
 
 class _Payout(
@@ -93,6 +90,11 @@ class Imported:
     conflicting: int = 0
     held: int = 0
     rejected: int = 0
+
+    @property
+    def gist(self) -> tuple[int, str]:
+        """The lines read, and what became of those that are not as before."""
+        return self.read, f"{self.new} new, {self.rejected} rejected"
 
 
 def import_file(

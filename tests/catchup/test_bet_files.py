@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from include.catchup import __main__ as command
 from include.catchup.bet_files import RegisterImported, import_register, is_register
-from include.catchup.files import FileRefused
+from include.warehouse.importing import FileRefused
 from include.warehouse.lines import LINE_LIMIT_BYTES
 from tests.feeding import open_findings
 from tests.warehouses import Warehouse

@@ -20,7 +20,6 @@ from include.catchup import files
 from include.catchup.__main__ import main
 from include.catchup.files import (
     FileImported,
-    FileRefused,
     counts,
     import_file,
     next_steps,
@@ -32,6 +31,7 @@ from include.quality.gates import check_raw, check_settlements
 from include.quality.normalizing import normalize
 from include.sandbox.client import Sandbox
 from include.settings import Settings
+from include.warehouse.importing import FileRefused
 from include.warehouse.landing import Gap, Landing
 from include.warehouse.publishing import publish
 from tests.killing import Moment, Point, Task, run_and_kill

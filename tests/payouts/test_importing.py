@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from include.payouts.importing import FileRefused, Imported, import_file
+from include.payouts.importing import Imported, import_file
+from include.warehouse.importing import FileRefused
 from include.warehouse.lines import KEPT_BYTES, LINE_LIMIT_BYTES
 from tests.local.waiting import wait_for
 from tests.payouts.entering import (
