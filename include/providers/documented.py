@@ -6,18 +6,21 @@ way of `without_unknown` as soon as one is not.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import msgspec
 
-from include.providers.texts import shown
+from include.providers.errors import RecordRejected
+from include.providers.texts import is_storable, shown
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ArithmeticError)
 """Whatever msgspec raises on bytes that it does not accept."""
 
 _UNKNOWN_FIELDS_SHOWN = 20
+
+_Kind = TypeVar("_Kind", bound=msgspec.Struct)
 
 
 class Documented(
@@ -64,6 +67,55 @@ def _with_known(value: Any, kind: type[Documented], place: str, unknown: set[str
         for name, one in value.items()
         if name in known
     }
+
+
+def by_fields(
+    fields: dict[str, Any],
+    kind: type[_Kind],
+    rule_of: Callable[[str, object], str],
+    dec_hook: Callable[[type, Any], Any] | None = None,
+) -> _Kind:
+    """The record, field by field, so that the first one that cannot be used is named.
+
+    Raises `RecordRejected`, by the rule that `rule_of` gives for a field's name and its value.
+    """
+    known = {}
+    for field in _described(kind):
+        name = field.encode_name
+        if name in fields:
+            known[field.name] = _converted(name, fields[name], field.type, rule_of, dec_hook)
+        elif field.required:
+            raise RecordRejected("missing_field", f"`{name}` is missing")
+    return kind(**known)
+
+
+@cache
+def _described(kind: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    return msgspec.structs.fields(kind)
+
+
+def _converted(
+    name: str,
+    value: Any,
+    wanted: Any,
+    rule_of: Callable[[str, object], str],
+    dec_hook: Callable[[type, Any], Any] | None,
+) -> Any:
+    try:
+        return msgspec.convert(value, wanted, dec_hook=dec_hook)
+    except (msgspec.ValidationError, ValueError):
+        raise RecordRejected(rule_of(name, value), f"`{name}` is {shown(value)}") from None
+
+
+def check_texts(record: msgspec.Struct) -> None:
+    """Raise `RecordRejected` for a text of the record's own fields that cannot be stored."""
+    for field in _described(type(record)):
+        value = getattr(record, field.name)
+        if isinstance(value, str) and not is_storable(value):
+            raise RecordRejected(
+                "text_unstorable",
+                f"`{field.encode_name}` holds a null character or half a surrogate pair",
+            )
 
 
 def few(names: Iterable[str]) -> frozenset[str]:

@@ -29,7 +29,7 @@ from urllib.parse import quote
 import msgspec
 
 from include.model import Outcome, Record, RecordContext, SettledAtBasis, Settlement, Status
-from include.providers.documented import UNREADABLE, few
+from include.providers.documented import UNREADABLE, by_fields, check_texts, few
 from include.providers.elements import (
     TOLERANT,
     Element,
@@ -235,7 +235,7 @@ def normalize(record: bytes, context: RecordContext) -> Settlement:
     except UNREADABLE:
         entry = _entry_by_fields(record)
     if b"\\" in record:
-        _check_texts(entry)
+        check_texts(entry)
     settled_at = in_utc(entry.created_at)
     if settled_at is None:
         raise RecordRejected("time_unreadable", "`created_at` is outside of the calendar")
@@ -362,22 +362,7 @@ def _entry_by_fields(record: bytes) -> Entry:
         raise RecordRejected("undecodable", f"the entry is not JSON: {error}") from None
     if not isinstance(fields, dict):
         raise RecordRejected("wrong_type", "the entry is not an object")
-    known = {name: _field_value(name, fields) for name in _ENTRY_FIELDS if _has(name, fields)}
-    return Entry(**known)
-
-
-def _has(name: str, fields: dict[str, Any]) -> bool:
-    if name not in fields and _ENTRY_FIELDS[name].required:
-        raise RecordRejected("missing_field", f"`{name}` is missing")
-    return name in fields
-
-
-def _field_value(name: str, fields: dict[str, Any]) -> Any:
-    value = fields[name]
-    try:
-        return msgspec.convert(value, _ENTRY_FIELDS[name].type)
-    except (msgspec.ValidationError, ValueError):
-        raise RecordRejected(_rule_of(name, value), f"`{name}` is {shown(value)}") from None
+    return by_fields(fields, Entry, _rule_of)
 
 
 def _rule_of(name: str, value: object) -> str:
@@ -387,15 +372,6 @@ def _rule_of(name: str, value: object) -> str:
     if (name == "id" and (is_text or type(value) is int)) or (name.endswith("_id") and is_text):
         return "id_unusable"
     return "wrong_type"
-
-
-def _check_texts(entry: Entry) -> None:
-    for name in _ENTRY_FIELDS:
-        value = getattr(entry, name)
-        if isinstance(value, str) and not is_storable(value):
-            raise RecordRejected(
-                "text_unstorable", f"`{name}` holds a null character or half a surrogate pair"
-            )
 
 
 def _status(name: str, word: str) -> Status:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
 
 import msgspec
 
 from include.model import Outcome, RecordContext, SettledAtBasis, Settlement, Status
-from include.providers.documented import UNREADABLE
+from include.providers.documented import UNREADABLE, by_fields, check_texts
 from include.providers.elements import parsed_json
 from include.providers.errors import PageUndecodable, RecordRejected
 from include.providers.moments import in_utc
 from include.providers.prediction.documents import Amount, RecordStatus, SettlementRecord, as_amount
-from include.providers.texts import is_storable, shown
 
 _SETTLEMENT = msgspec.json.Decoder(SettlementRecord, dec_hook=as_amount)
-_FIELDS = {field.encode_name: field for field in msgspec.structs.fields(SettlementRecord)}
+_AMOUNTS = {
+    field.encode_name for field in msgspec.structs.fields(SettlementRecord) if field.type is Amount
+}
 _STATUSES = {
     RecordStatus.PENDING: Status.OPEN,
     RecordStatus.PROCESSING: Status.OPEN,
@@ -98,7 +98,7 @@ def read_settlement(record: bytes) -> SettlementRecord:
     except UNREADABLE:
         settlement = _settlement_by_fields(record)
     if b"\\" in record:
-        _check_texts(settlement)
+        check_texts(settlement)
     return settlement
 
 
@@ -110,26 +110,7 @@ def _settlement_by_fields(record: bytes) -> SettlementRecord:
         raise RecordRejected("undecodable", error.reason) from None
     if not isinstance(fields, dict):
         raise RecordRejected("wrong_type", "the settlement is not an object")
-    known = {
-        field.name: _field_value(name, fields)
-        for name, field in _FIELDS.items()
-        if _has(name, fields)
-    }
-    return SettlementRecord(**known)
-
-
-def _has(name: str, fields: dict[str, Any]) -> bool:
-    if name not in fields and _FIELDS[name].required:
-        raise RecordRejected("missing_field", f"`{name}` is missing")
-    return name in fields
-
-
-def _field_value(name: str, fields: dict[str, Any]) -> Any:
-    value = fields[name]
-    try:
-        return msgspec.convert(value, _FIELDS[name].type, dec_hook=as_amount)
-    except (msgspec.ValidationError, ValueError):
-        raise RecordRejected(_rule_of(name, value), f"`{name}` is {shown(value)}") from None
+    return by_fields(fields, SettlementRecord, _rule_of, as_amount)
 
 
 def _rule_of(name: str, value: object) -> str:
@@ -139,13 +120,4 @@ def _rule_of(name: str, value: object) -> str:
         return "unknown_status"
     if name.endswith("At"):
         return "time_unreadable"
-    return "number_unusable" if _FIELDS[name].type is Amount else "id_unusable"
-
-
-def _check_texts(settlement: SettlementRecord) -> None:
-    for wire_name, field in _FIELDS.items():
-        value = getattr(settlement, field.name)
-        if isinstance(value, str) and not is_storable(value):
-            raise RecordRejected(
-                "text_unstorable", f"`{wire_name}` holds a null character or half a surrogate pair"
-            )
+    return "number_unusable" if name in _AMOUNTS else "id_unusable"
