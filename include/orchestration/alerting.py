@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import smtplib
 import ssl
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from email.message import EmailMessage
 from http import HTTPStatus
 from typing import Any
@@ -24,7 +26,9 @@ from include.orchestration.connections import (
     read_connection,
 )
 from include.orchestration.telling import told
-from include.providers.errors import Fatal
+from include.providers.errors import Ambiguous, Fatal, Retriable
+from include.providers.http import Client, checked_secrets
+from include.settings import Settings
 from include.warehouse.alerts import Alert, deliver_alerts, raise_alert
 from include.warehouse.database import transaction
 from include.warehouse.tables import alert as alert_table
@@ -36,6 +40,8 @@ _FIELDS = (
     "password), or type smtp with host, port and `from_email` and `to_email` in extra"
 )
 _DELIVERY_SECONDS = 10.0
+# Not the environment's: an alert goes out whatever is wrong there.
+_BOUNDS = Settings.model_construct(body_limit_bytes=65_536)
 _SHOWN_CHARACTERS = 1000
 _log = logging.getLogger(__name__)
 
@@ -99,7 +105,10 @@ def send_unsent(engine: Engine) -> int:
 
 
 def open_channel() -> Callable[[Alert], None]:
-    """How an alert reaches the people on call: the webhook or mail server of `alerts`."""
+    """How an alert reaches the people on call: the webhook or mail server of `alerts`.
+
+    Raises `ConnectionIncomplete`, and `Fatal` for a token that no header can carry.
+    """
     connection = read_connection(ALERTS, _FIELDS)
     if connection.conn_type == "smtp":
         if not connection.host or not connection.extra_dejson.get("to_email"):
@@ -110,7 +119,13 @@ def open_channel() -> Callable[[Alert], None]:
         raise ConnectionIncomplete(ALERTS, "is neither a webhook nor a mail server", _FIELDS)
     # The address of a webhook is often its only secret.
     mask_secret(address)
-    return lambda alert: _post(address, connection.password, alert)
+    try:
+        url = httpx.URL(address)
+    except httpx.InvalidURL:
+        raise ConnectionIncomplete(ALERTS, "has an address that is none", _FIELDS) from None
+    headers = {"Authorization": f"Bearer {connection.password}"} if connection.password else {}
+    checked_secrets(ALERTS, headers)
+    return lambda alert: _post(url, headers, alert)
 
 
 def page_of(key: str) -> str:
@@ -212,7 +227,7 @@ def _last_success_of_run(context: Context) -> str | None:
     return success.run_id if success else None
 
 
-def _post(address: str, token: str | None, alert: Alert) -> None:
+def _post(address: httpx.URL, headers: Mapping[str, str], alert: Alert) -> None:
     message = {
         "key": alert.key,
         "title": alert.title,
@@ -220,11 +235,22 @@ def _post(address: str, token: str | None, alert: Alert) -> None:
         "severity": alert.severity,
         "url": page_of(alert.key),
     }
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    with httpx.Client(timeout=_DELIVERY_SECONDS, trust_env=False) as client:
-        answer = client.post(address, json=message, headers=headers)
-    if not answer.is_success:
-        raise AlertsUndelivered(f"the webhook answered {answer.status_code}")
+    body = json.dumps(message, ensure_ascii=False).encode()
+    host = str(address.copy_with(raw_path=b"/", userinfo=b"", fragment=None))
+    auth = httpx.BasicAuth(address.username, address.password) if address.userinfo else httpx.Auth()
+    with Client(ALERTS, host, secret_headers=headers, settings=_BOUNDS) as client:
+        ends_at = time.monotonic() + _DELIVERY_SECONDS
+        try:
+            answer = client.post(address.raw_path.decode(), body, auth=auth, ends_at=ends_at)
+        except Retriable:
+            # Its own words name the path, which is often the webhook's only secret.
+            raise AlertsUndelivered("the webhook could not be reached") from None
+        except Ambiguous:
+            raise AlertsUndelivered(
+                f"the webhook gave no answer within {_DELIVERY_SECONDS:g} s"
+            ) from None
+    if not httpx.codes.is_success(answer.status):
+        raise AlertsUndelivered(f"the webhook answered {answer.status}")
 
 
 def _send_mail(connection: Connection, alert: Alert) -> None:

@@ -91,7 +91,13 @@ def _deliver(engine: Engine, send: Callable[[Alert], None], alert_id: int) -> _E
             send(Alert(row.alert_key, row.title, row.body, row.severity))
         except Exception as error:  # noqa: BLE001
             # The alert stays unsent whatever went wrong, and the reason stands beside it.
-            connection.execute(this.values(last_error=f"{type(error).__name__}: {error}"))
+            connection.execute(this.values(last_error=_reason(error)))
             return "failed"
         connection.execute(this.values(sent_at=func.clock_timestamp(), last_error=None))
         return "sent"
+
+
+def _reason(error: Exception) -> str:
+    """Why an alert did not go.  What others' errors say may quote a key or an address."""
+    name = type(error).__name__
+    return f"{name}: {error}" if type(error).__module__.startswith("include.") else name

@@ -6,7 +6,7 @@ import json
 import socketserver
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -20,6 +20,7 @@ class Webhook:
     status: int = 200
     messages: list[dict[str, Any]] = field(default_factory=list)
     authorizations: list[str | None] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
 
 
 @contextmanager
@@ -31,6 +32,7 @@ def running_webhook() -> Iterator[Webhook]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             webhook.messages.append(json.loads(body))
             webhook.authorizations.append(self.headers["Authorization"])
+            webhook.paths.append(self.path)
             self.send_response(webhook.status)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -42,6 +44,25 @@ def running_webhook() -> Iterator[Webhook]:
         webhook = Webhook(f"http://127.0.0.1:{server.server_port}/hook/secret-path")
         with _serving(server):
             yield webhook
+
+
+@contextmanager
+def running_trickle(first: bytes) -> Iterator[str]:
+    """The address of a webhook that answers `first`, and then a byte now and again for ever."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with suppress(OSError):
+                self.request.sendall(first)
+                while not is_over.wait(0.05):
+                    self.request.sendall(b"x")
+
+    is_over = threading.Event()
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server, _serving(server):
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}/hook"
+        finally:
+            is_over.set()
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
+from include.orchestration import alerting
 from include.orchestration.alerting import (
     AlertsUndelivered,
     alert_failure,
@@ -30,6 +32,7 @@ from tests.orchestration.receivers import (
     MailServer,
     Webhook,
     running_mail_server,
+    running_trickle,
     running_webhook,
 )
 from tests.warehouses import Warehouse
@@ -290,6 +293,54 @@ def test_a_token_goes_as_bearer(webhook: Webhook, monkeypatch: pytest.MonkeyPatc
     give_connection(monkeypatch, "alerts", conn_type="http", password="token-1", extra=extra)
     open_channel()(ALERT)
     assert webhook.authorizations == ["Bearer token-1"]
+
+
+@pytest.mark.parametrize("token", ["token-1\n", "token-1 ", "tökén-1", "to\r\nken-1"])
+def test_a_token_that_no_header_can_carry_is_refused_and_shown_nowhere(
+    token: str, connected: Warehouse, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with transaction(connected.engine, "loader") as connection:
+        raise_alert(connection, key="finding/1", title="t", body="b", severity="info")
+    extra = {"base_url": webhook.url}
+    give_connection(monkeypatch, "alerts", conn_type="http", password=token, extra=extra)
+    with pytest.raises(Fatal, match="password of the Airflow connection `alerts`") as caught:
+        send_unsent(connected.engine)
+    assert token.strip() not in str(caught.value)
+    assert webhook.messages == []
+    assert [row.last_error for row in outbox(connected)] == [None]
+
+
+@pytest.mark.parametrize("ending", ["", "/", "?signature=a%2Fb", "/?signature=a%2Fb"])
+def test_a_webhook_is_asked_for_exactly_as_its_address_says(
+    ending: str, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extra = {"base_url": f"{webhook.url.replace('//', '//user:word@')}{ending}"}
+    give_connection(monkeypatch, "alerts", conn_type="http", extra=extra)
+    open_channel()(ALERT)
+    assert webhook.paths == [f"/hook/secret-path{ending}"]
+    assert webhook.authorizations == ["Basic dXNlcjp3b3Jk"]
+
+
+@pytest.mark.parametrize(
+    "trickle",
+    [
+        pytest.param(b"H", id="a head that never ends"),
+        pytest.param(b"HTTP/1.1 200 OK\r\n\r\n", id="a body that never ends"),
+    ],
+)
+def test_a_webhook_that_trickles_is_given_up_at_the_deadline(
+    trickle: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alerting, "_DELIVERY_SECONDS", 0.5)
+    with running_trickle(trickle) as url:
+        give_connection(monkeypatch, "alerts", conn_type="http", extra={"base_url": url})
+        began = time.monotonic()
+        if trickle.endswith(b"\r\n\r\n"):
+            open_channel()(ALERT)
+        else:
+            with pytest.raises(AlertsUndelivered, match="gave no answer within"):
+                open_channel()(ALERT)
+        assert time.monotonic() - began < 5
 
 
 def test_a_mail_server_gets_the_same(
