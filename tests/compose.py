@@ -94,7 +94,13 @@ class Host:
     def environment(self, service: str) -> dict[str, str]:
         """The image's environment with that of a service."""
         given = {**image_environment(), **self._services[service].get("environment", {})}
-        return {**{name: self.here(value) for name, value in given.items()}, **self._added}
+        # What has no value is handed on from .env, and left out if it is not there.
+        handed_on = {name: self._variables.get(name) for name in given if given[name] is None}
+        return {
+            **{name: self.here(value) for name, value in given.items() if value is not None},
+            **{name: value for name, value in handed_on.items() if value is not None},
+            **self._added,
+        }
 
     def here(self, text: str) -> str:
         """A text of the file with its variables, as it reads on this machine."""

@@ -7,6 +7,7 @@ import re
 import secrets
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from include.sandbox.addresses import (
     WALLET_SECRET,
 )
 from include.sandbox.client import Sandbox
+from include.settings import PREFIX, Settings
 from tests.compose import (
     AIRFLOW_SERVICES,
     PROJECT,
@@ -80,6 +82,21 @@ def test_all_of_airflow_shares_one_environment_and_one_image() -> None:
         assert ":?" in shared[f"AIRFLOW__{secret}"]
 
 
+def test_every_setting_is_handed_on_from_the_env_file() -> None:
+    settings = [variable for variable, _, _ in Settings.variables()]
+    for name in (*AIRFLOW_SERVICES, "migrate"):
+        environment = compose()["services"][name]["environment"]
+        assert [one for one in environment if one.startswith(PREFIX)] == settings
+        assert {environment[one] for one in settings} == {None}
+
+
+def test_a_setting_that_is_not_in_the_env_file_stays_unset() -> None:
+    host = Host(defaultdict(str, SETTLEMENTS_WALLET_WINDOWS="2"), {}, {})
+    environment = host.environment("scheduler")
+    assert environment["SETTLEMENTS_WALLET_WINDOWS"] == "2"
+    assert "SETTLEMENTS_WALLET_ITEM_CODES" not in environment
+
+
 def test_only_the_migration_knows_the_owner_of_the_warehouse() -> None:
     services = compose()["services"]
     knowing = {
@@ -106,7 +123,10 @@ def test_every_service_waits_for_what_it_needs_and_says_whether_it_is_healthy() 
 def test_every_variable_is_explained_and_every_required_one_says_what_is_missing() -> None:
     required, with_default = example_variables()
     found = references(compose())
-    assert {name for name, kind, _ in found if kind == ":-"} == set(with_default)
+    settings = {variable for variable, _, _ in Settings.variables()}
+    shown = {name for name in with_default if name.startswith(PREFIX)}
+    assert shown <= settings
+    assert {name for name, kind, _ in found if kind == ":-"} == set(with_default) - shown
     assert {name for name, kind, _ in found if kind == ":?"} == set(required)
     assert {name for name, kind, _ in found if kind is None} <= set(required)
     assert [name for name, kind, text in found if kind == ":?" and ".env.example" not in text] == []
