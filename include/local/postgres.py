@@ -50,6 +50,19 @@ _SETTINGS = {
 # What initdb passes through a shell between double quotes.
 _UNSAFE_IN_A_PATH = '"$`\\\n'
 
+# Statements that hand over what lies in a database; a column's sequence goes with its table.
+_ALTER_OWNERS = """
+    SELECT format('ALTER TABLE %%s OWNER TO %%I', oid::regclass, %(login)s)
+    FROM pg_class
+    WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm')
+        AND relowner <> %(login)s::regrole
+    UNION ALL
+    SELECT format('ALTER TYPE %%s OWNER TO %%I', oid::regtype, %(login)s)
+    FROM pg_type
+    WHERE typnamespace = 'public'::regnamespace AND typtype IN ('e', 'd')
+        AND typowner <> %(login)s::regrole
+"""
+
 
 class NoUsableAccount(Exception):
     """Postgres refuses to run as root, and there is no other account to run it under."""
@@ -93,6 +106,24 @@ class Cluster:
                     )
                 )
 
+    def give_database(self, name: str, login: str) -> None:
+        """Have `login` own the database `name` and what is in it; it is created if it is missing.
+
+        What an earlier start made there as somebody else is handed over.  Takes a superuser.
+        """
+        with self._administer() as cursor:
+            cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (login,))
+            verb = sql.SQL("CREATE" if cursor.fetchone() is None else "ALTER")
+            role, password = sql.Identifier(login), sql.Literal(self.password(login))
+            cursor.execute(sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(verb, role, password))
+            cursor.execute(
+                sql.SQL("ALTER DATABASE {} OWNER TO {}").format(sql.Identifier(name), role)
+            )
+        with self._administer(name) as cursor:
+            cursor.execute(_ALTER_OWNERS, {"login": login})
+            for (statement,) in cursor.fetchall():
+                cursor.execute(statement)
+
     def drop_database(self, name: str) -> None:
         """Drop the database `name` if it is there, with everybody's connections to it."""
         with self._administer() as cursor:
@@ -101,9 +132,9 @@ class Cluster:
             )
 
     @contextmanager
-    def _administer(self) -> Iterator[Any]:
+    def _administer(self, database: str | None = None) -> Iterator[Any]:
         maintenance = self._owner_url.database or "postgres"
-        connection = psycopg2.connect(self.url(maintenance))
+        connection = psycopg2.connect(self.url(database or maintenance))
         try:
             connection.autocommit = True
             with connection.cursor() as cursor:

@@ -201,6 +201,15 @@ class System:
             if self._is_fresh and server:
                 self.cluster.drop_database(self._database(name))
             self.cluster.create_database(self._database(name))
+        if self._postgres is not None:
+            self.cluster.give_database("airflow", "airflow")
+
+    @property
+    def _metadata_url(self) -> str:
+        """Airflow's URL of its own database, and of no other."""
+        # On a server that others use as well, `airflow` may be somebody else's login.
+        login = None if self._postgres is None else "airflow"
+        return self.cluster.url(self._database("airflow"), login)
 
     def _database(self, name: str) -> str:
         """A system that begins afresh leaves alone the databases that a server may already have."""
@@ -211,7 +220,7 @@ class System:
             PROJECT,
             self._folder / "airflow",
             self.logs,
-            self.cluster.url(self._database("airflow")),
+            self._metadata_url,
             secrets,
         )
         return {**ours, **_terms(os.environ), **self._airflow_settings}

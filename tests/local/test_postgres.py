@@ -63,6 +63,25 @@ def test_a_login_reaches_only_the_databases_it_was_given(folder: Path) -> None:
             execute(postgres.url("private", "finance"), "SELECT 1")
 
 
+def test_a_database_is_given_with_what_an_earlier_start_made_in_it(folder: Path) -> None:
+    with Postgres(folder) as postgres:
+        for name in ("kept", "private"):
+            postgres.create_database(name)
+        execute(
+            postgres.url("kept"),
+            "CREATE TYPE mood AS ENUM ('good'); CREATE VIEW one AS SELECT 1;"
+            'CREATE TABLE "a T" (id serial PRIMARY KEY, mood mood); CREATE INDEX ON "a T" (mood)',
+        )
+        for _ in range(2):
+            postgres.give_database("kept", "airflow")
+        url = postgres.url("kept", "airflow")
+        execute(url, "ALTER TYPE mood ADD VALUE 'better'")
+        execute(url, """INSERT INTO "a T" (mood) VALUES ('good'); ALTER TABLE "a T" ADD b int""")
+        execute(url, "DROP VIEW one; CREATE TABLE another (id serial)")
+        with pytest.raises(psycopg2.OperationalError, match="permission denied for database"):
+            execute(postgres.url("private", "airflow"), "SELECT 1")
+
+
 def test_committed_rows_outlive_a_kill(folder: Path) -> None:
     with Postgres(folder) as postgres:
         execute(postgres.url("postgres"), "CREATE TABLE t AS SELECT 42 AS answer")
