@@ -1,9 +1,9 @@
 """Who may do what in the warehouse: each role with its grants, written down once.
 
-A process logs in as `pipelines`, `finance`, `outbox` or `register`; `pipelines` has no rights of
-its own and takes a role for the length of one transaction.  `outbox` and `register` are for the
-operator's own systems, which enter payouts, bets and markets.  Migrations run as the database's
-owner.
+A process logs in as `pipelines`, `finance`, `outbox`, `register` or `credits`; `pipelines` has no
+rights of its own and takes a role for the length of one transaction.  `outbox` and `register` are
+for the operator's own systems, which enter payouts, bets and markets; `credits` is for who pays
+what players are owed.  Migrations run as the database's owner.
 """
 
 from __future__ import annotations
