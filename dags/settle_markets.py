@@ -29,6 +29,8 @@ with DAG(
     catchup=False,
     # Only for the eye: a market is moved by whoever comes first.
     max_active_runs=1,
+    # Of up to forty shards. Half of the pool `warehouse`: the other half is there for all else.
+    max_active_tasks=4,
     default_args=TASK_DEFAULTS,
     params=form_fields(),
     tags=["markets", "prediction"],

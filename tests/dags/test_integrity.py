@@ -221,6 +221,29 @@ def test_a_dag_tells_what_to_do_when_it_is_red(dags: dict[str, Any], dag_id: str
     assert dag["tags"]
 
 
+def test_markets_leave_half_of_the_workers_to_all_else(dags: dict[str, Any]) -> None:
+    assert dags["settle_markets"]["max_active_tasks"] == POOLS["warehouse"][0] // 2
+
+
+def test_what_people_wait_for_goes_first_when_a_worker_is_free(dags: dict[str, Any]) -> None:
+    urgent = {"resolve_findings", "watch_feeds", "resend_settlements"}
+    weights = {dag_id: weights_of(dag) for dag_id, dag in dags.items()}
+    least = min(weight for dag_id in urgent for weight in weights[dag_id])
+    assert least > max(weight for dag_id in set(dags) - urgent for weight in weights[dag_id])
+
+
+def weights_of(dag: dict[str, Any]) -> list[int]:
+    """Each task's weight as Airflow counts it by its usual rule: with all that is behind it."""
+    tasks = {task["task_id"]: task for task in dag["tasks"]}
+    assert {task["weight_rule"] for task in dag["tasks"]} == {"downstream"}
+
+    def behind(task_id: str) -> set[str]:
+        following = set(tasks[task_id]["downstream"])
+        return following.union(*map(behind, following))
+
+    return [sum(tasks[one]["weight"] for one in {name, *behind(name)}) for name in tasks]
+
+
 @pytest.mark.parametrize("dag_id", EVERY_DAG)
 def test_every_task_is_bounded_owned_and_retried(dags: dict[str, Any], dag_id: str) -> None:
     assert dags[dag_id]["catchup"] is False

@@ -9,7 +9,7 @@ from typing import Any
 from include.orchestration.assets import RESEND_OUTCOME
 from include.orchestration.connections import open_partner, open_warehouse
 from include.orchestration.resending import day_of_run, describe_plan, tell_plan
-from include.orchestration.tasks.shared import SETTINGS, counted, task
+from include.orchestration.tasks.shared import SETTINGS, URGENT, counted, task
 from include.payouts import due, outbox, outcome, sending
 
 _log = logging.getLogger(__name__)
@@ -31,7 +31,12 @@ def check_outbox(params: Any = None, dag_run: Any = None) -> dict[str, Any] | No
 # A partner that is away is waited for, for hours if need be: by the deadline people are told.  What
 # keeps two senders apart is their lease; one at a time spares the workers that the days of a
 # backfill would occupy by waiting for it.
-@task(execution_timeout=timedelta(hours=6), retries=12, max_active_tis_per_dag=1)
+@task(
+    execution_timeout=timedelta(hours=6),
+    retries=12,
+    max_active_tis_per_dag=1,
+    priority_weight=URGENT,
+)
 def send(params: Any = None, dag_run: Any = None) -> dict[str, Any] | None:
     """Send what is open, until nothing is left to send; in a dry run, say what that would be."""
     engine, day, batch_items = open_warehouse(), day_of_run(params, dag_run), params["batch_items"]
@@ -47,7 +52,7 @@ def send(params: Any = None, dag_run: Any = None) -> dict[str, Any] | None:
 
 
 # Also after a red task before it: how the day stands then is what finance has to know most.
-@task(outlets=[RESEND_OUTCOME], trigger_rule="all_done")
+@task(outlets=[RESEND_OUTCOME], trigger_rule="all_done", priority_weight=URGENT)
 def check_outcome(
     params: Any = None, dag_run: Any = None, outlet_events: Any = None
 ) -> dict[str, Any] | None:

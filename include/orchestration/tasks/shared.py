@@ -24,6 +24,10 @@ SETTINGS = Settings()
 # count apart, with a call to its API for every one: longer together than a step with nothing to do.
 task = partial(airflow_task, multiple_outputs=False)
 
+# Airflow gives a free worker to the task with the highest weight, that of all behind it included:
+# without this, a shard of markets would go before a decision, a watch and the resend.
+URGENT = 100
+
 TASK_DEFAULTS: dict[str, Any] = {
     "owner": "settlements",
     "pool": "warehouse",

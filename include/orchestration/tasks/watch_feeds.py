@@ -10,13 +10,13 @@ from include.catchup.sources import SOURCES
 from include.markets.watching import watch_markets
 from include.orchestration.alerting import send_unsent
 from include.orchestration.connections import open_warehouse
-from include.orchestration.tasks.shared import SETTINGS, counted, task
+from include.orchestration.tasks.shared import SETTINGS, URGENT, counted, task
 from include.orchestration.telling import tell_failure
 from include.payouts import outbox
 from include.payouts.watching import watch_payouts
 
 
-@task(execution_timeout=timedelta(minutes=5))
+@task(execution_timeout=timedelta(minutes=5), priority_weight=URGENT)
 def watch() -> dict[str, Any] | None:
     """Look at every feed, batch, gap, payout and market: open findings, close what has passed."""
     engine = open_warehouse()
@@ -34,7 +34,11 @@ def watch() -> dict[str, Any] | None:
 
 
 # Its own failure is no alert: what cannot be delivered would only grow by it.
-@task(execution_timeout=timedelta(minutes=5), on_failure_callback=tell_failure)
+@task(
+    execution_timeout=timedelta(minutes=5),
+    on_failure_callback=tell_failure,
+    priority_weight=URGENT,
+)
 def send_alerts() -> dict[str, Any]:
     """Deliver the alerts that still wait."""
     return {"sent": send_unsent(open_warehouse())}
