@@ -5,10 +5,10 @@ PYTHON ?=
 venv := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up env test check bench latency chaos lock clean
+.PHONY: help demo up env test check bench latency chaos dictionary lock clean
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/installed ## run every pipeline through a real Airflow against the sandbox, compare, stop
 	@exec $(venv) -m include.local demo
@@ -38,6 +38,10 @@ latency: .venv/installed ## measure from the provider to core, and an empty run 
 chaos: .venv/installed ## kill pipelines at random moments, check everything, fuzz, sign; KILLS=200 SEED=1; ONLY=resend
 	@exec $(venv) -m tests.chaos $(if $(ONLY),--only $(ONLY)) $(if $(KILLS),--kills $(KILLS)) \
 		$(if $(SEED),--seed $(SEED)) $(if $(WORKERS),--workers $(WORKERS))
+
+dictionary: .venv/installed ## write include/finance/DICTIONARY.md anew from the system that was started last
+	@variables=$$($(venv) -m include.local env) && eval "$$variables" \
+		&& exec $(venv) -m include.finance dictionary
 
 lock: .venv/installed ## resolve requirements.in, requirements-dev.in and requirements-bench.in again
 	$(venv) -m uv pip compile $(resolve) requirements.in -o requirements.txt

@@ -1,4 +1,4 @@
-"""Import files by hand: payouts into the outbox, messages of a stream into its gaps."""
+"""Import files by hand: payouts, bets of tote, markets, and the messages that fill a gap."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ with DAG(
     max_active_runs=1,
     default_args=TASK_DEFAULTS,
     params=form_fields(),
-    tags=["by_hand", "payouts"],
+    tags=["by_hand", "markets", "odds88", "payouts", "tote"],
     doc_md=document_import_files(),
 ):
     import_files()

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import sys
 
+from sqlalchemy.exc import OperationalError
+
 from include.finance import dictionary
 from include.warehouse.database import open_engine
 
@@ -28,6 +30,13 @@ def main(arguments: list[str]) -> int:
                 dictionary.write(connection)
     except (dictionary.Uncommented, dictionary.DictionaryDiffers) as error:
         print(error, file=sys.stderr)
+        return 1
+    except OperationalError:
+        print(
+            "The warehouse does not answer, and the dictionary was left as it is. Start it, with "
+            "`make up` for example, which migrates it as well; then run this again.",
+            file=sys.stderr,
+        )
         return 1
     finally:
         engine.dispose()

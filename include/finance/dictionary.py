@@ -111,7 +111,8 @@ def check(connection: Connection, path: Path = DICTIONARY) -> None:
     if not path.exists() or path.read_text(encoding="utf-8") != rendered:
         raise DictionaryDiffers(
             f"{path.name} does not describe this warehouse. Nothing was written. Run"
-            " `python -m include.finance dictionary` against a migrated warehouse and commit it."
+            " `make dictionary` while `make up` runs, started with this code, or"
+            " `python -m include.finance dictionary` against another migrated warehouse; commit it."
         )
 
 

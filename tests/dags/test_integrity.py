@@ -170,6 +170,7 @@ def test_files_are_imported_by_hand(dags: dict[str, Any]) -> None:
     dag = dags["import_files"]
     assert dag["schedule"] is None
     assert dag["params"] == ["business_date", "path"]
+    assert dag["tags"] == ["by_hand", "markets", "odds88", "payouts", "tote"]
     assert [task["task_id"] for task in dag["tasks"]] == ["import_files"]
 
 

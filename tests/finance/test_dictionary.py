@@ -98,3 +98,18 @@ def test_the_command_answers_by_its_exit_code(
         check=False,
     )
     assert done.returncode == expected, done.stderr
+
+
+def test_a_warehouse_that_is_away_is_told_in_one_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "include.finance", "dictionary", "--check"],
+        cwd=_ROOT,
+        env={**os.environ, "WAREHOUSE_URL": "postgresql://finance@127.0.0.1:1/warehouse"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith("The warehouse does not answer")

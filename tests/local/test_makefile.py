@@ -81,4 +81,4 @@ def test_a_name_on_the_path_that_only_fails_is_passed_over(project: Path, tmp_pa
 def test_help_names_every_command(project: Path, tmp_path: Path) -> None:
     done = make(project, tools_with(tmp_path / "tools"))
     named = " ".join(line.split()[1] for line in done.stdout.splitlines())
-    assert named == "help demo up env test check bench latency chaos lock clean"
+    assert named == "help demo up env test check bench latency chaos dictionary lock clean"
