@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,3 +100,12 @@ def test_a_dag_file_is_a_sentence(path: Path) -> None:
     assert ast.get_docstring(tree)
     logic = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.If, ast.Try, ast.While)
     assert [node for node in ast.walk(tree) if isinstance(node, logic)] == []
+
+
+@pytest.mark.parametrize("name", ["requirements", "requirements-dev", "requirements-bench"])
+def test_what_is_asked_for_is_asked_for_as_it_is_locked(name: str) -> None:
+    asked = (PROJECT / f"{name}.in").read_text(encoding="utf-8").splitlines()
+    locked = (PROJECT / f"{name}.txt").read_text(encoding="utf-8").lower()
+    wanted = [re.sub(r"\[.*\]", "", line).lower() for line in asked if line[:1].isalpha()]
+    assert wanted
+    assert [line for line in wanted if f"\n{line} \\\n" not in f"\n{locked}"] == []
