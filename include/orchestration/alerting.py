@@ -27,7 +27,8 @@ from include.orchestration.connections import (
 )
 from include.orchestration.telling import told
 from include.providers.errors import Ambiguous, Fatal, Retriable
-from include.providers.http import Client, checked_secrets
+from include.providers.http import Client
+from include.providers.refusals import checked_secrets
 from include.settings import Settings
 from include.warehouse.alerts import Alert, deliver_alerts, raise_alert
 from include.warehouse.database import transaction
