@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from py_mini_racer import MiniRacer
 
 from include.orchestration.findings_page.app import URL_PREFIX
 from include.warehouse.database import transaction
@@ -18,6 +20,7 @@ from tests.payouts.deciding import decide, hold, seen_of
 from tests.payouts.entering import attempt, enter, payout
 from tests.warehouses import Warehouse
 
+PROJECT = Path(__file__).parents[2]
 HOSTILE = "</script><img src=x onerror=alert(1)>\u202e{{7*7}}"
 PAGE_ROUTES = ["/", "/page.js", "/page.css", "/open"]
 RUNS = "/api/v2/dags/resolve_findings/dagRuns"
@@ -163,6 +166,42 @@ def test_what_the_page_shows_is_what_it_sends(server: TestClient, looker: dict[s
     script = server.get(f"{URL_PREFIX}/page.js", headers=looker).text
     assert "`Held now: ${held(finding)} (seen: ${finding.seen})`" in script
     assert "else if (finding.seen !== null) filled.seen = finding.seen;" in script
+
+
+# Enough of a browser for the page to make elements in.
+DOCUMENT = """
+const made = (name) => ({ name, children: [], append(...more) { this.children.push(...more); } });
+const document = { createElement: made, baseURI: "http://airflow.test/settlement-pipelines/x/" };
+"""
+
+
+def test_of_contents_that_contradict_each_other_one_is_chosen_by_what_it_says() -> None:
+    script = (PROJECT / "include/orchestration/findings_page/page.js").read_text(encoding="utf-8")
+    functions = script.partition("\nfunction element(")[2].partition("\ntakeColours();")[0]
+    browser = MiniRacer()
+    browser.eval(f"{DOCUMENT}\nfunction element({functions}")
+    versions = [
+        {"record_id": 7, "status": "settled", "outcome": "won", "payout": None},
+        {"record_id": 9, "status": "void", "outcome": HOSTILE, "payout": "0"},
+    ]
+    shown = browser.call("versionChoices", {"detail": {"versions": versions}})
+    legend, *choices = shown["children"]
+    assert legend["children"] == ["Version that counts"]
+    inputs = [(one["type"], one["name"], one["value"]) for one in map(first_child, choices)]
+    assert inputs == [("radio", "record_id", 7), ("radio", "record_id", 9)]
+    texts = [choice["children"][1]["children"][1] for choice in choices]
+    # Nothing can become markup, and nothing hides.
+    assert texts == [
+        " – status settled · outcome won",
+        f" – status void · outcome {HOSTILE} · payout 0".replace("\u202e", "\\u{202e}"),
+    ]
+    typed = browser.call("versionChoices", {"detail": {}})
+    assert typed["children"][1]["type"] == "number"
+
+
+def first_child(made: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = made["children"][0]
+    return found
 
 
 def test_what_was_decided_is_shown_and_no_longer_open(

@@ -82,11 +82,31 @@ function needs(finding, decision) {
   };
 }
 
-function decisionForm(finding) {
-  const record = field("Record whose version counts", "record_id", "input", {
-    type: "number",
-    min: 1,
+// The contents that contradict each other, one of which is to be chosen.
+function versionChoices(finding) {
+  const { versions } = finding.detail;
+  if (!Array.isArray(versions)) {
+    return field("Record whose version counts", "record_id", "input", { type: "number", min: 1 });
+  }
+  const made = versions.map(({ record_id: record, ...content }) => {
+    const told = Object.entries(content).filter(([, value]) => value !== null);
+    return element(
+      "label",
+      { className: "choice" },
+      element("input", { type: "radio", name: "record_id", value: record }),
+      element(
+        "span",
+        {},
+        element("strong", { textContent: `record ${record}` }),
+        ` – ${told.map(([name, value]) => `${name} ${value}`).join(" · ")}`,
+      ),
+    );
   });
+  return element("fieldset", {}, element("legend", { textContent: "Version that counts" }), ...made);
+}
+
+function decisionForm(finding) {
+  const record = versionChoices(finding);
   const continued = field(
     "Go on after the entry with this id (may stay empty, but for move_cursor)",
     "continue_from",
@@ -125,7 +145,7 @@ function decisionForm(finding) {
     const decision = new FormData(form).get("decision");
     const needed = needs(finding, decision);
     record.hidden = !needed.record_id;
-    record.lastElementChild.required = needed.record_id;
+    for (const input of record.querySelectorAll("input")) input.required = needed.record_id;
     continued.hidden = !needed.continue_from;
     continued.lastElementChild.required = decision === "move_cursor";
     payouts.hidden = !needed.transaction_ids;
