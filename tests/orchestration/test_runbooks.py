@@ -12,6 +12,7 @@ import pytest
 
 from include.orchestration import importing, resending, resolving, settling
 from include.settings import Settings
+from tests.warehouses import Warehouse
 
 PROJECT = Path(__file__).parents[2]
 RUNBOOKS = sorted((PROJECT / "include/orchestration/runbooks").glob("*.md"))
@@ -108,3 +109,24 @@ def test_every_field_of_a_form_bears_its_title(path: Path) -> None:
     places = {" ".join(place.split()) for name in named for place in name.split(" → ")}
     connections = {"prediction", "wallet"}
     assert places - titles - headings - _AIRFLOWS - _PLACES - connections == set()
+
+
+def questions() -> list[str]:
+    texts = [path.read_text(encoding="utf-8") for path in RUNBOOKS]
+    told = [
+        block
+        for text in texts
+        for block in [
+            *re.findall(r"```sql\n(.*?)```", text, flags=re.DOTALL),
+            *re.findall(r"`(SELECT [^`]+)`", text),
+        ]
+    ]
+    lines = "\n".join(line.partition("--")[0] for block in told for line in block.splitlines())
+    return [question.strip() for question in lines.split(";") if question.strip()]
+
+
+def test_every_question_to_the_warehouse_can_be_asked(shared_warehouse: Warehouse) -> None:
+    assert len(questions()) > 5
+    with shared_warehouse.owner_engine.connect() as connection:
+        for question in questions():
+            connection.exec_driver_sql(f"EXPLAIN {question}")
