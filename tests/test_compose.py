@@ -12,10 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import dedent
 
 import httpx
 import psycopg2
 import pytest
+import yaml
 from cryptography.fernet import Fernet
 
 from include.local.agreement import disagreements
@@ -118,6 +120,34 @@ def test_every_service_waits_for_what_it_needs_and_says_whether_it_is_healthy() 
             assert needed == "migrate" or wait["condition"] == "service_healthy"
     assert services["migrate"]["depends_on"]["postgres"]["condition"] == "service_healthy"
     assert services["migrate"]["restart"] == "no"
+
+
+def test_the_service_postgres_can_be_left_out() -> None:
+    services = compose()["services"]
+    waiting = {
+        name: service["depends_on"]["postgres"]
+        for name, service in services.items()
+        if "postgres" in service.get("depends_on", {})
+    }
+    assert list(waiting) == ["migrate"]
+    assert waiting["migrate"]["required"] is False
+    own = {"POSTGRES_HOST": "db.internal", "POSTGRES_PORT": "6543"}
+    host = Host(defaultdict(str, own), {}, {})
+    for name in (*AIRFLOW_SERVICES, "migrate"):
+        environment = host.environment(name)
+        assert json.loads(environment["AIRFLOW_CONN_WAREHOUSE"])["port"] == 6543
+        assert "@db.internal:6543/" in environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+        assert [one for one in environment.values() if "@postgres" in one or "5432" in one] == []
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    [override] = re.findall(r"```yaml\n(.*?) *```", readme, re.S)
+    [(name, changes)] = yaml.safe_load(dedent(override))["services"].items()
+    assert name in services
+    assert list(changes) == ["profiles"]
+
+
+def test_what_a_container_prints_is_bounded() -> None:
+    for service in compose()["services"].values():
+        assert set(service["logging"]["options"]) == {"max-size", "max-file"}
 
 
 def test_every_variable_is_explained_and_every_required_one_says_what_is_missing() -> None:
@@ -287,6 +317,18 @@ def test_only_who_has_logged_in_sees_the_findings(
     assert seen.json()["findings"] == []
 
 
+def test_behind_a_proxy_with_tls_the_cookies_are_secure(
+    deployment: Deployment, airflow: AirflowApi
+) -> None:
+    def cookies(headers: dict[str, str]) -> list[bool]:
+        with httpx.Client(trust_env=False) as client:
+            answer = client.get(f"{deployment.api_url}/auth/logout", headers=headers)
+        return ["Secure" in cookie for cookie in answer.headers.get_list("set-cookie")]
+
+    assert cookies({}) == [False, False]
+    assert cookies({"X-Forwarded-Proto": "https"}) == [True, True]
+
+
 def test_the_services_catch_up_with_the_sandbox(caught_up: Deployment) -> None:
     with Sandbox(caught_up.sandbox_url) as sandbox:
         ledger = sandbox.ledger("ticktock")
@@ -335,9 +377,10 @@ def _deploy(
     home.mkdir()
     api_port = free_port()
     server = postgres.location("postgres")
+    # A Postgres of one's own, in place of the service.
+    own = {"POSTGRES_HOST": str(server.host), "POSTGRES_PORT": str(server.port)}
+    variables = {**variables, **own}
     replacements = {
-        "@postgres:5432/": f"@{server.host}:{server.port}/",
-        '"host": "postgres", "port": 5432': f'"host": "{server.host}", "port": {server.port}',
         "http://api-server:8080": f"http://127.0.0.1:{api_port}",
         "http://127.0.0.1:8080": f"http://127.0.0.1:{api_port}",
         "http://127.0.0.1:8088": sandbox_url,

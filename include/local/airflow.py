@@ -32,7 +32,7 @@ COMPONENTS = {
     "scheduler": ("scheduler", "--skip-serve-logs"),
     "dag-processor": ("dag-processor",),
     "triggerer": ("triggerer", "--skip-serve-logs"),
-    "api-server": ("api-server",),
+    "api-server": ("api-server", "--proxy-headers"),
 }
 
 _UI_PORT = 8080
