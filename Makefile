@@ -16,7 +16,7 @@ demo: .venv/installed ## run every pipeline through a real Airflow against the s
 up: .venv/installed ## keep the same system running and print where it is; Ctrl-C stops it
 	@exec $(venv) -m include.local up
 
-env: .venv/installed ## print the export lines with which a shell works on that system
+env: .venv/installed ## print the lines with which a shell works on that system: eval "$(make env)"
 	@exec $(venv) -m include.local env
 
 test: .venv/installed ## everything a change must pass, but for `make check`

@@ -15,7 +15,7 @@ import typer
 from include.local import demo as demonstration
 from include.local.folder import FolderInUse
 from include.local.growth import Growth
-from include.local.postgres import NoUsableAccount
+from include.local.postgres import NoUsableAccount, programs_folder
 from include.local.progress import Progress
 from include.local.supervisor import ProcessFailed
 from include.local.system import STATES, System, remove_states, saved_environment
@@ -59,7 +59,10 @@ def env() -> None:
         raise typer.Exit(_fail("No system was ever started here. Start one with `make up`."))
     for name, value in variables.items():
         print(f"export {name}={shlex.quote(value)}")
-    print(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')
+    ours, last = (
+        shlex.quote(str(path)) for path in (Path(sys.executable).parent, programs_folder())
+    )
+    print(f'export PATH={ours}:"$PATH":{last}')
 
 
 @app.command()
