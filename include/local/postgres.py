@@ -54,8 +54,13 @@ _UNSAFE_IN_A_PATH = '"$`\\\n'
 _ALTER_OWNERS = """
     SELECT format('ALTER TABLE %%s OWNER TO %%I', oid::regclass, %(login)s)
     FROM pg_class
-    WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm')
+    WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'S')
         AND relowner <> %(login)s::regrole
+        AND NOT EXISTS (
+            SELECT FROM pg_depend
+            WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid
+                AND refobjsubid > 0 AND relkind = 'S'
+        )
     UNION ALL
     SELECT format('ALTER TYPE %%s OWNER TO %%I', oid::regtype, %(login)s)
     FROM pg_type

@@ -69,7 +69,7 @@ def test_a_database_is_given_with_what_an_earlier_start_made_in_it(folder: Path)
             postgres.create_database(name)
         execute(
             postgres.url("kept"),
-            "CREATE TYPE mood AS ENUM ('good'); CREATE VIEW one AS SELECT 1;"
+            "CREATE TYPE mood AS ENUM ('good'); CREATE VIEW one AS SELECT 1; CREATE SEQUENCE s;"
             'CREATE TABLE "a T" (id serial PRIMARY KEY, mood mood); CREATE INDEX ON "a T" (mood)',
         )
         for _ in range(2):
@@ -77,7 +77,7 @@ def test_a_database_is_given_with_what_an_earlier_start_made_in_it(folder: Path)
         url = postgres.url("kept", "airflow")
         execute(url, "ALTER TYPE mood ADD VALUE 'better'")
         execute(url, """INSERT INTO "a T" (mood) VALUES ('good'); ALTER TABLE "a T" ADD b int""")
-        execute(url, "DROP VIEW one; CREATE TABLE another (id serial)")
+        execute(url, "DROP VIEW one; CREATE TABLE another (id serial); SELECT nextval('s')")
         with pytest.raises(psycopg2.OperationalError, match="permission denied for database"):
             execute(postgres.url("private", "airflow"), "SELECT 1")
 
