@@ -232,9 +232,13 @@ IS_PLAIN_WIN = (
 )
 # The stake has as many digits behind the point as its currency: one unit of the last is left to
 # rounding.
-PAYOUT_DIFFERS = (
-    f"{IS_PLAIN_WIN} AND abs(payout - stake * payout_multiplier) > "
-    "power(10::numeric, -scale(stake))"
+_SMALLEST_UNIT = "power(10::numeric, -scale(stake))"
+PAYOUT_DIFFERS = f"{IS_PLAIN_WIN} AND abs(payout - stake * payout_multiplier) > {_SMALLEST_UNIT}"
+# As major units taken for minor ones come out, and minor units taken for major ones.
+PAYOUT_DIFFERS_BY_UNIT = (
+    f"{PAYOUT_DIFFERS} AND"
+    f" (abs(payout / {_SMALLEST_UNIT} - stake * payout_multiplier) <= {_SMALLEST_UNIT}"
+    f" OR abs(payout * {_SMALLEST_UNIT} - stake * payout_multiplier) <= {_SMALLEST_UNIT})"
 )
 
 

@@ -278,8 +278,8 @@ KINDS: dict[str, Kind] = {
     ),
     "payout_differs": Kind(
         "warning",
-        "Wins pay something else than stake times multiplier, most of them if the unit of "
-        "payouts is set wrongly: they are published as they were sent, and nothing waits.",
+        "Wins pay something else than stake times multiplier: they are published as they were "
+        "sent, and nothing waits.",
         _ACKNOWLEDGE,
     ),
     "unknown_field": Kind(

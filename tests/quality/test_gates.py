@@ -345,6 +345,23 @@ def test_wins_that_pay_something_else_are_told_and_hold_nothing(
     assert open_findings(connection, "payout_differs") == []
 
 
+@pytest.mark.parametrize(("in_cents", "is_held"), [(2, False), (3, True)])
+def test_most_wins_in_the_wrong_unit_hold_the_batch_unless_it_is_released(
+    warehouse: Warehouse, connection: Connection, in_cents: int, is_held: bool
+) -> None:
+    batch_id = stage(connection, [WIN | {"payout": "1850"}] * in_cents + [WIN] * 2)
+    if is_held:
+        with pytest.raises(BatchHeld, match="payout_unit_fits: 3 of 5 plain wins pay stake times"):
+            check_settlements(warehouse.engine, "ticktock", SETTINGS)
+        [finding] = open_findings(connection)
+        assert len(finding.detail["payouts"]) == 3
+        decide(warehouse, finding.finding_id, "release_batch")
+    check_settlements(warehouse.engine, "ticktock", SETTINGS)
+    assert results(connection, batch_id)["payout_unit_fits"].is_met is not is_held
+    assert [finding.kind for finding in open_findings(connection)] == ["payout_differs"]
+    assert publish(warehouse.engine, "ticktock").published == in_cents + 2
+
+
 def test_wins_that_pay_what_they_should_after_a_fix_close_what_was_told(
     warehouse: Warehouse, connection: Connection
 ) -> None:

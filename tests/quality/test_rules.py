@@ -13,6 +13,7 @@ from include.quality.rules import (
     GROUPS,
     IS_PLAIN_WIN,
     PAYOUT_DIFFERS,
+    PAYOUT_DIFFERS_BY_UNIT,
     ROW_RULES,
     RowRule,
     batch_rows,
@@ -225,6 +226,37 @@ def test_the_payout_of_a_plain_win_is_compared_with_its_multiplier(
         ).one()
         transaction.rollback()
     assert tuple(found) == (None, is_plain, differs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "by_unit"),
+    [
+        ({}, False),
+        ({"payout": "17"}, False),
+        ({"payout": "0"}, False),
+        ({"payout": "185"}, False),
+        ({"payout": "1850"}, True),
+        ({"payout": "0.185"}, True),
+        ({"payout": "0.185", "outcome": "cash_out"}, False),
+        ({"currency": "JPY", "stake": "10", "payout": "1850"}, False),
+        ({"currency": "KWD", "stake": "10.000", "payout": "18500"}, True),
+        ({"currency": "BTC", "stake": "0.00000010", "payout": "18"}, True),
+        ({"currency": "BTC", "stake": "0.00000010", "payout": "0.0000000000000018"}, True),
+        # Stake times multiplier is 18.4815: the unit is as wrong where it was rounded.
+        ({"payout_multiplier": "1.84815", "payout": "1849"}, True),
+        ({"payout_multiplier": "1.84815", "payout": "0.1848"}, True),
+    ],
+)
+def test_a_payout_in_the_wrong_unit_is_told_from_one_that_is_another(
+    connection: Connection, changes: dict[str, Any], by_unit: bool
+) -> None:
+    with connection.begin() as transaction:
+        batch_id = stage(connection, [WIN | changes])
+        found = connection.execute(
+            text(f"SELECT {PAYOUT_DIFFERS_BY_UNIT} FROM ({batch_rows(batch_id)}) AS r")
+        ).scalar_one()
+        transaction.rollback()
+    assert found is by_unit
 
 
 def test_there_is_no_example_of_a_rule_that_is_gone() -> None:

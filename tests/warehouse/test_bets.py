@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
+from include.quality.gates import BatchHeld
 from include.warehouse.decisions import resolve
 from include.warehouse.tables import LEG_COLUMNS
 from tests.checker import violations
@@ -252,10 +253,42 @@ def test_texts_that_copy_or_json_could_mistake_arrive_as_they_are(
 def test_payouts_that_do_not_follow_from_the_multiplier_are_told_and_published(
     warehouse: Warehouse, connection: Connection
 ) -> None:
-    in_minor_units = SETTINGS.model_copy(update={"odds88_payout_unit": "minor"})
-    land(warehouse.engine, message(bet(WIN)), message(bet(LOSE, betId="b2")))
-    assert push(warehouse.engine, in_minor_units).published == 2
+    land(warehouse.engine, message(bet(WIN, payout=17.0)), message(bet(LOSE, betId="b2")))
+    assert push(warehouse.engine).published == 2
     [finding] = open_findings(connection)
     assert finding.kind == "payout_differs"
-    assert finding.detail["examples"][0]["payout"] == "0.185"
-    assert violations(connection, SOURCE, settings=in_minor_units) == []
+    assert finding.detail["examples"][0]["payout"] == "17.0"
+    assert violations(connection, SOURCE, settings=SETTINGS) == []
+
+
+@pytest.mark.parametrize(("unit", "payout"), [("minor", 18.5), ("major", 1850)])
+def test_a_payout_unit_that_is_set_wrongly_holds_the_batch_until_it_is_right(
+    warehouse: Warehouse, connection: Connection, unit: str, payout: float
+) -> None:
+    wrong = SETTINGS.model_copy(update={"odds88_payout_unit": unit})
+    right_unit = "major" if unit == "minor" else "minor"
+    right = SETTINGS.model_copy(update={"odds88_payout_unit": right_unit})
+    land(warehouse.engine, message(bet(WIN, payout=payout)), message(bet(LOSE, betId="b2")))
+    with pytest.raises(BatchHeld, match=r"1 of 1 plain wins .*SETTLEMENTS_ODDS88_PAYOUT_UNIT"):
+        push(warehouse.engine, wrong)
+    [finding] = open_findings(connection)
+    assert finding.kind == "batch_held"
+    assert [one["source_key"] for one in finding.detail["payouts"]] == ["b1"]
+
+    # Told again, as the overlap of two sessions does: nothing of it may take its place.
+    land(warehouse.engine, message(bet(WIN, payout=payout)))
+    assert push(warehouse.engine, right).published == 0
+    resolve(
+        warehouse.engine,
+        finding.finding_id,
+        "try_again",
+        decided_by="anna",
+        reason="the setting is right now",
+        reference=None,
+        parameters={},
+        run_id=None,
+    )
+    assert push(warehouse.engine, right).published == 2
+    assert current(connection, "b1").payout == Decimal("18.5")
+    assert open_findings(connection) == []
+    assert violations(connection, SOURCE, settings=right) == []

@@ -22,6 +22,7 @@ from include.quality.rules import (
     GROUPS,
     IS_PLAIN_WIN,
     PAYOUT_DIFFERS,
+    PAYOUT_DIFFERS_BY_UNIT,
     WORK_MEMORY,
     batch_rows,
     failing_reason,
@@ -67,14 +68,16 @@ def check_settlements(engine: Engine, source: str, settings: Settings) -> GateRe
 class _Scan:
     """What our own scan of staged rows found; `by_group` counts a row in each group it fails.
 
-    Of the rows that pass, `plain_wins` are those whose payout can be computed, and
-    `payouts_differing` those of them where it is another one.
+    Of the rows that pass, `plain_wins` are those whose payout can be computed,
+    `payouts_differing` those of them where it is another one, and `payouts_differing_by_unit` those
+    of these where it is so by what a major unit has in minor ones.
     """
 
     staged: int
     failing: int
     plain_wins: int
     payouts_differing: int
+    payouts_differing_by_unit: int
     by_group: dict[str, int]
 
 
@@ -100,7 +103,11 @@ def _check_settlements_batch(
     judged = _judge(connection, batch, scan, groups, settings)
     record_results(connection, batch, "check_settlements", judged.results)
     if judged.failed:
-        detail = {"rules": _failing_rules(connection, batch.batch_id)} if scan.failing else {}
+        detail: dict[str, Any] = {}
+        if scan.failing:
+            detail["rules"] = _failing_rules(connection, batch.batch_id)
+        if scan.payouts_differing:
+            detail["payouts"] = _differing_payouts(connection, batch.batch_id)
         return hold(connection, batch, judged.failed, evaluated=scan.staged, detail=detail)
     if scan.failing:
         _quarantine_failing(connection, batch)
@@ -252,6 +259,19 @@ def _batch_results(
             explanation=f"{scan.payouts_differing} of {scan.plain_wins} plain wins pay something "
             "else than stake times multiplier.",
         )
+        yield RuleResult(
+            "payout_unit_fits",
+            "critical",
+            is_met=2 * scan.payouts_differing_by_unit <= scan.plain_wins,
+            unexpected=scan.payouts_differing_by_unit,
+            evaluated=scan.plain_wins,
+            explanation=f"{scan.payouts_differing_by_unit} of {scan.plain_wins} plain wins pay "
+            "stake times multiplier with the point displaced by just the digits of their currency: "
+            "the unit of payouts is set wrongly. "
+            f"Correct SETTLEMENTS_{batch.source.upper()}_PAYOUT_UNIT, start Airflow's processes "
+            "anew, then decide try_again.",
+            is_waived=batch.is_released,
+        )
 
 
 def _scan(connection: Connection, batch_ids: Sequence[int]) -> dict[int, _Scan]:
@@ -259,19 +279,20 @@ def _scan(connection: Connection, batch_ids: Sequence[int]) -> dict[int, _Scan]:
     counts = ", ".join(f"count(*) FILTER (WHERE {group.failure})" for group in GROUPS)
     fails_any = " OR ".join(group.failure for group in GROUPS)
     names = [group.name for group in GROUPS]
-    found = {each: _Scan(0, 0, 0, 0, dict.fromkeys(names, 0)) for each in batch_ids}
+    found = {each: _Scan(0, 0, 0, 0, 0, dict.fromkeys(names, 0)) for each in batch_ids}
     if not batch_ids:
         return found
-    for batch_id, staged, failing, plain_wins, differing, *by_group in connection.execute(
+    for batch_id, staged, failing, plain_wins, differing, by_unit, *by_group in connection.execute(
         text(
             f"SELECT batch_id, count(*), count(*) FILTER (WHERE {fails_any}),"
             f" count(*) FILTER (WHERE {IS_PLAIN_WIN} AND NOT ({fails_any})),"
-            f" count(*) FILTER (WHERE {PAYOUT_DIFFERS} AND NOT ({fails_any})), {counts}"
+            f" count(*) FILTER (WHERE {PAYOUT_DIFFERS} AND NOT ({fails_any})),"
+            f" count(*) FILTER (WHERE {PAYOUT_DIFFERS_BY_UNIT} AND NOT ({fails_any})), {counts}"
             f" FROM ({batch_rows(*batch_ids)}) AS rows GROUP BY batch_id"
         )
     ):
         by_name = dict(zip(names, by_group, strict=True))
-        found[batch_id] = _Scan(staged, failing, plain_wins, differing, by_name)
+        found[batch_id] = _Scan(staged, failing, plain_wins, differing, by_unit, by_name)
     return found
 
 
@@ -324,14 +345,6 @@ def _report_payouts(connection: Connection, batch: Row[Any], scan: _Scan) -> Non
     if not scan.payouts_differing:
         close_if_open(connection, "payout_differs", batch.source, subject)
         return
-    examples = connection.execute(
-        text(
-            "SELECT record_id, source_key, currency, stake::text, payout_multiplier::text,"
-            " payout::text FROM staging.settlement"
-            f" WHERE batch_id = :batch_id AND {PAYOUT_DIFFERS} ORDER BY record_id LIMIT :examples"
-        ),
-        {"batch_id": batch.batch_id, "examples": _EXAMPLES},
-    ).mappings()
     open_finding(
         connection,
         Finding(
@@ -339,10 +352,25 @@ def _report_payouts(connection: Connection, batch: Row[Any], scan: _Scan) -> Non
             source=batch.source,
             subject=subject,
             summary=f"{scan.payouts_differing} of {scan.plain_wins} plain wins in batch "
-            f"{batch.batch_id} of {batch.source} pay something else than stake times multiplier. "
-            "If it is most of them, the unit of payouts is set wrongly.",
+            f"{batch.batch_id} of {batch.source} pay something else than stake times multiplier.",
             kept="They are published as the provider sent them.",
-            detail={"count": scan.payouts_differing, "examples": [dict(one) for one in examples]},
+            detail={
+                "count": scan.payouts_differing,
+                "examples": _differing_payouts(connection, batch.batch_id),
+            },
             batch_id=batch.batch_id,
         ),
     )
+
+
+def _differing_payouts(connection: Connection, batch_id: int) -> list[dict[str, Any]]:
+    """The first wins of the batch that pay something else than their multiplier says."""
+    found = connection.execute(
+        text(
+            "SELECT record_id, source_key, currency, stake::text, payout_multiplier::text,"
+            " payout::text FROM staging.settlement"
+            f" WHERE batch_id = :batch_id AND {PAYOUT_DIFFERS} ORDER BY record_id LIMIT :examples"
+        ),
+        {"batch_id": batch_id, "examples": _EXAMPLES},
+    )
+    return [dict(row) for row in found.mappings()]
