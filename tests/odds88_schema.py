@@ -51,7 +51,7 @@ _common_numbers = st.decimals(0, 1000, places=2).map(float)
 _aware_times = st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=-3))]))
 _SCALARS: dict[tuple[str, str | None], st.SearchStrategy[Any]] = {
     ("boolean", None): st.booleans(),
-    ("string", None): mostly(st.just("b1"), texts),
+    ("string", None): mostly(st.just("B1"), texts),
     ("string", "date-time"): _aware_times.map(datetime.isoformat),
     ("integer", "int32"): mostly(st.integers(0, 9), st.integers(-(2**31), 2**31 - 1)),
     ("integer", "int64"): mostly(st.integers(0, 9999), st.integers(-(2**63), 2**63 - 1)),
@@ -114,6 +114,12 @@ def exact(value: Any) -> Fraction:
 
 def _is_usable(value: Any) -> bool:
     return abs(exact(value)) < 10**20 and (exact(value) * 10**30).denominator == 1
+
+
+def _is_ticker(name: str) -> bool:
+    without_prefix = name[1:] if "a" <= name[:1] <= "z" else name
+    digits_and_capitals = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    return 2 <= len(without_prefix) <= 12 and set(without_prefix) <= set(digits_and_capitals)
 
 
 def _is_far(moment: str) -> bool:
@@ -202,6 +208,8 @@ class Reading:
             if not {"currency", "value", "precision"} <= amount.keys():
                 self.rules.add("missing_field")
             names.append(amount.get("currency", "EUR"))
+            if not _is_ticker(amount.get("currency", "EUR") or ""):
+                self.rules.add("currency_unusable")
         for name in names:
             if name is None:
                 self.rules.add("wrong_type")

@@ -61,7 +61,7 @@ MINOR = Terms(payout_unit="minor", payout_contains_refund=True)
 # Messages are large: a busy machine may take long to make one.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 RULES = {
-    "currency_missing", "id_unusable", "missing_field", "number_unusable",
+    "currency_missing", "currency_unusable", "id_unusable", "missing_field", "number_unusable",
     "partial_refund_undecided", "payout_unit_undecided", "text_unstorable", "time_unreadable",
     "too_many_legs", "undecodable", "unknown_value", "wrong_type",
 }  # fmt: skip
@@ -371,6 +371,10 @@ def test_a_number_that_the_document_does_not_have_is_never_guessed(path: tuple[A
         ({"amount": AMOUNT | {"currency": ""}}, "id_unusable"),
         ({"amount": AMOUNT | {"currency": "x" * 129}}, "id_unusable"),
         ({"amount": AMOUNT | {"currency": "E\0"}}, "text_unstorable"),
+        *(
+            ({"amount": AMOUNT | {"currency": other}}, "currency_unusable")
+            for other in ("eur", " EUR", "EUR ", "Eur", "EUR\n", "\u20ac", "E", "EUR" * 5)
+        ),
         ({"amount": AMOUNT | {"precision": -1}}, "number_unusable"),
         ({"amount": AMOUNT | {"precision": 31}}, "number_unusable"),
         ({"amount": AMOUNT | {"precision": 2**31}}, "wrong_type"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -121,7 +122,7 @@ def settle(bet: Bet, terms: Terms) -> Settlement:
         event_id=only.event_id,
         market_id=only.market_id,
         selection_id=only.selection_id,
-        currency=amount.currency if amount else None,
+        currency=_currency(amount) if amount else None,
         stake=stake_of(amount) if amount else None,
         payout=payout,
         refund=refund,
@@ -161,6 +162,7 @@ _OUTCOMES = {
     Result.PLACE_WIN: Outcome.PLACED,
 }
 _TYPES = {kind: kind.name.lower() for kind in SelectionType}
+_TICKER = re.compile("[a-z]?[A-Z0-9]{2,12}")
 _NO_LEG = Leg(leg_number=0)
 _NO_EVENT, _NO_MARKET, _NO_EACH_WAY_PRICE = Event(), Market(), EachWayPrice()
 
@@ -220,6 +222,17 @@ def _in_major_units(number: Number, name: str, amount: Amount, terms: Terms) -> 
         "payout_unit_undecided",
         f"the unit of `{name}` is not decided: set SETTLEMENTS_ODDS88_PAYOUT_UNIT",
     )
+
+
+def _currency(amount: Amount) -> str:
+    """Its ticker: EUR, USDT, mBTC.  Written in two ways, one currency would be two in every sum."""
+    if not _TICKER.fullmatch(amount.currency):
+        raise RecordRejected(
+            "currency_unusable",
+            f"`amount.currency` is {shown(amount.currency)}, which is not written as EUR, USDT or "
+            "mBTC are",
+        )
+    return amount.currency
 
 
 def _digits(amount: Amount) -> int:
