@@ -23,6 +23,7 @@ from include.catchup.position import Position
 from include.catchup.sources import SOURCES, Source
 from include.providers.errors import Fatal, ProviderError, Retriable, StreamEnded
 from include.providers.odds88 import Feed, PageEntry, Token, read_message
+from include.sandbox.app import FAULTS_OF_STREAMS
 from include.sandbox.client import Sandbox
 from include.settings import Settings
 from tests.killing import Moment, Point, Task, Worker
@@ -614,6 +615,11 @@ FAULTS: list[tuple[str, dict[str, Any]]] = [
     ("status", {"status": 500}),
     ("reset_before_answer", {}),
 ]
+
+
+def test_every_fault_of_the_stream_is_tried() -> None:
+    """The handshake has those of HTTP besides, which are tried with ticktock's calls."""
+    assert {kind for kind, _ in FAULTS} == FAULTS_OF_STREAMS.keys() | HANDSHAKE_FAULTS
 
 
 def test_every_fault_of_the_stream_is_made_good_by_a_run_without_one(
