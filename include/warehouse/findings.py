@@ -545,22 +545,24 @@ def raise_again(
     *,
     what: str = "payouts",
     each: bool = False,
-) -> None:
+    is_told: bool = True,
+) -> bool:
     """Raise the alert of a finding again if it is about `count` of `what` by now, and its last
     alert, or the decision since, told of half as many or fewer; of `each`, of fewer.
 
     To be called whenever some were given to it, with its text up to date; the first time only
-    notes how many its alert has told.
+    notes how many its alert has told.  Returns whether it was the first time or one for an alert;
+    without `is_told` the caller raises that.
     """
     this = finding_table.c.finding_id == finding_id
     row = connection.execute(select(finding_table).where(this)).one()
     told = row.detail.get(TOLD_COUNT, 0)
     if count < max(1, told + 1 if each else 2 * told):
-        return
+        return False
     connection.execute(
         update(finding_table).where(this).values(detail={**row.detail, TOLD_COUNT: count})
     )
-    if row.times_seen > 1:
+    if row.times_seen > 1 and is_told:
         raise_alert(
             connection,
             key=f"finding/{finding_id}/{count}",
@@ -569,6 +571,7 @@ def raise_again(
             f"{row.kept}\n{next_step(row.kind)}",
             severity=row.severity,
         )
+    return True
 
 
 def _with_told_count(detail: dict[str, Any]) -> ColumnElement[Any]:

@@ -10,16 +10,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, func, text
 
 from include.warehouse import batches
+from include.warehouse.alerts import raise_alert
 from include.warehouse.daily_totals import add_recordings, add_settlements
-from include.warehouse.findings import Finding, close_if_open, open_finding, raise_again
+from include.warehouse.findings import (
+    KINDS,
+    Finding,
+    close_if_open,
+    next_step,
+    open_finding,
+    raise_again,
+)
 from include.warehouse.tables import CANONICAL_COLUMNS, LEG_COLUMNS, SETTLEMENT_COLUMNS
 
 _EXAMPLES = 10
+_CONTESTED_ALERTED = 20
 # A batch is sorted and hashed in memory; more than this goes to the disk as usual.
 _WORK_MEMORY = "64MB"
 
@@ -419,52 +430,107 @@ def _staged_difference(connection: Connection, batch: Row[Any]) -> str | None:
 _KEPT_CONTESTED = (
     "All are kept in core; the subject stays outside finance's totals until one is chosen."
 )
+_KEPT_FURTHER = (
+    "All are kept in core; subjects without a later decision stay outside finance's totals until "
+    "one is chosen."
+)
 _KEPT_OVERTAKEN = (
     "All are kept in core. A later decision stands, and counts; which of these it replaced is open."
 )
 
 
+# What the contents at these places of the order are, and whether a later decision stands.
+_FIND_CONTESTED = """
+SELECT
+    rival.source_key, rival.provider_order, record_id, status, outcome, payout, settled_at,
+    EXISTS (
+        SELECT FROM core.settlement AS later
+        WHERE later.source = rival.source
+            AND later.source_key = rival.source_key
+            AND later.provider_order > rival.provider_order
+            AND NOT later.is_rejected_by_decision
+    ) AS is_overtaken
+FROM unnest(CAST(:source_keys AS text[]), CAST(:orders AS text[])) AS place (source_key, placed)
+JOIN core.settlement AS rival
+    ON rival.source = :source
+    AND rival.source_key = place.source_key
+    AND rival.provider_order = place.placed
+    AND rival.is_contested
+ORDER BY rival.source_key, rival.provider_order, record_id
+"""
+_CONTENT = ("record_id", "status", "outcome", "payout", "settled_at")
+
+
 def _report_contested(connection: Connection, batch: Row[Any], changed: Sequence[Row[Any]]) -> None:
-    for source_key, order in sorted(
-        {(row.source_key, row.provider_order) for row in changed if row.is_contested}
-    ):
-        rivals = connection.execute(
-            text(
-                "SELECT record_id, status, outcome, payout, settled_at FROM core.settlement"
-                " WHERE source = :source AND source_key = :source_key AND provider_order = :order"
-                " AND is_contested ORDER BY record_id"
-            ),
-            {"source": batch.source, "source_key": source_key, "order": order},
-        ).mappings()
-        versions = [
-            {
-                name: value if value is None or name == "record_id" else str(value)
-                for name, value in rival.items()
-            }
-            for rival in rivals
-        ]
-        is_overtaken = connection.scalar(
-            text(
-                "SELECT count(*) > 0 FROM core.settlement"
-                " WHERE source = :source AND source_key = :source_key AND provider_order > :order"
-                " AND NOT is_rejected_by_decision"
-            ),
-            {"source": batch.source, "source_key": source_key, "order": order},
-        )
-        finding_id = open_finding(
-            connection,
-            Finding(
-                kind="settlement_contested",
-                source=batch.source,
-                subject=f"{source_key} at {order}",
-                summary=f"{batch.source} tells {len(versions)} different contents of the same "
-                f"decision about {source_key}.",
-                kept=_KEPT_OVERTAKEN if is_overtaken else _KEPT_CONTESTED,
-                detail={"source_key": source_key, "provider_order": order, "versions": versions},
-                batch_id=batch.batch_id,
-            ),
-        )
-        raise_again(connection, finding_id, len(versions), what="contents", each=True)
+    """One finding for each decision that is told with several contents; the first of a batch are
+    alerted of one by one, and all further ones together.
+    """
+    places = sorted({(row.source_key, row.provider_order) for row in changed if row.is_contested})
+    if not places:
+        return
+    source_keys, orders = zip(*places, strict=True)
+    rivals = connection.execute(
+        text(_FIND_CONTESTED),
+        {"source": batch.source, "source_keys": list(source_keys), "orders": list(orders)},
+    )
+    further = []
+    by_place = groupby(rivals, key=attrgetter("source_key", "provider_order"))
+    for number, (_, contents) in enumerate(by_place):
+        is_told = number < _CONTESTED_ALERTED
+        finding_id, is_news = _ask_which_counts(connection, batch, list(contents), is_told=is_told)
+        if is_news and not is_told:
+            further.append(finding_id)
+    if further:
+        _alert_of_further(connection, batch, further)
+
+
+def _ask_which_counts(
+    connection: Connection, batch: Row[Any], contents: Sequence[Row[Any]], *, is_told: bool
+) -> tuple[int, bool]:
+    """The finding, and whether it is new or is about more contents than before."""
+    source_key, order = contents[0].source_key, contents[0].provider_order
+    versions = [
+        {
+            name: value if value is None or name == "record_id" else str(value)
+            for name, value in one._mapping.items()
+            if name in _CONTENT
+        }
+        for one in contents
+    ]
+    finding_id = open_finding(
+        connection,
+        Finding(
+            kind="settlement_contested",
+            source=batch.source,
+            subject=f"{source_key} at {order}",
+            summary=f"{batch.source} tells {len(versions)} different contents of the same "
+            f"decision about {source_key}.",
+            kept=_KEPT_OVERTAKEN if contents[0].is_overtaken else _KEPT_CONTESTED,
+            detail={"source_key": source_key, "provider_order": order, "versions": versions},
+            batch_id=batch.batch_id,
+        ),
+        is_told=is_told,
+    )
+    is_news = raise_again(
+        connection, finding_id, len(versions), what="contents", each=True, is_told=is_told
+    )
+    return finding_id, is_news
+
+
+def _alert_of_further(connection: Connection, batch: Row[Any], finding_ids: Sequence[int]) -> None:
+    happened = (
+        f"{batch.source} tells different contents of {len(finding_ids)} further decisions in batch "
+        f"{batch.batch_id}."
+    )
+    raise_alert(
+        connection,
+        key=f"batch/{batch.batch_id}/contested",
+        title=f"Findings {min(finding_ids)} to {max(finding_ids)}: {happened}",
+        body=f"{happened}\n{_KEPT_FURTHER}\nEach has a finding of its own, on the page Findings "
+        "and in finance.finding_open. So many at once are mostly one mistake: ask the provider "
+        f"first. {next_step('settlement_contested')}",
+        severity=KINDS["settlement_contested"].severity,
+    )
 
 
 def _with_other_chains(changed: Sequence[Row[Any]]) -> set[int]:

@@ -105,6 +105,38 @@ def test_equal_order_with_different_content_is_contested(warehouse: Any, connect
     assert violations(connection, SOURCE) == []
 
 
+def test_many_contested_decisions_are_asked_for_singly_and_alerted_of_together(
+    warehouse: Any, connection: Any
+) -> None:
+    numbers = range(1, 31)
+    outcomes = ("won", "lost", "void", "void")
+    for outcome in outcomes:
+        status = "voided" if outcome == "void" else "settled"
+        told = [
+            entry(number, market_offer_id=f"o{number}", outcome=outcome, new_status=status)
+            for number in numbers
+        ]
+        land_body(warehouse.engine, body_of(*told))
+        push(warehouse.engine)
+
+    findings = open_findings(connection, "settlement_contested")
+    assert len(findings) == 30
+    assert {len(finding.detail["versions"]) for finding in findings} == {3}
+    alerts = connection.execute(
+        text("SELECT * FROM ops.alert WHERE body LIKE '%contents%' ORDER BY alert_id")
+    ).all()
+    singly = [alert for alert in alerts if alert.title.startswith("Finding ")]
+    together = [alert for alert in alerts if alert.title.startswith("Findings ")]
+    # When they contradict each other, and when a third content comes; not when it is told again.
+    assert (len(singly), len(together)) == (40, 2)
+    first, last = findings[20].finding_id, findings[-1].finding_id
+    assert together[0].title.startswith(f"Findings {first} to {last}: ticktock tells different")
+    assert "10 further decisions" in together[1].body
+    assert "choose_version" in together[1].body
+    assert together[0].severity == "critical"
+    assert violations(connection, SOURCE) == []
+
+
 def test_equal_order_and_content_in_other_words_is_not_contested(
     warehouse: Any, connection: Any
 ) -> None:
