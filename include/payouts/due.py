@@ -25,6 +25,8 @@ ITEMS_AGAIN = (10,)
 _IDS_AT_A_TIME = 400
 # So many that what was looked up one stretch before is answered.
 _IDS_A_STRETCH = 10_000
+# A currency that comes last has its request among them.
+_LATEST_REQUESTS = 1000
 _EXAMPLES = 5
 
 
@@ -54,10 +56,12 @@ class Errand(NamedTuple):
 
 
 def currencies(engine: Engine, errand: Errand) -> list[str]:
-    """Those in which anything of the errand is open and not held."""
+    """Those in which anything of the errand is open and not held; last those whose last request
+    was not answered, or was refused for our key's sake: if it is again, the run may end there.
+    """
     with transaction(engine, "sender") as connection:
         look_up_by_key(connection)
-        found = connection.scalars(_CURRENCIES, errand.condition)
+        found = connection.scalars(_CURRENCIES, {**errand.condition, "requests": _LATEST_REQUESTS})
         return [each for each in found if each not in errand.passed_over]
 
 
@@ -113,8 +117,22 @@ WITH RECURSIVE due AS NOT MATERIALIZED (
     )
     FROM each
     WHERE each.currency IS NOT NULL
+), last AS (
+    SELECT DISTINCT ON (currency) currency, attempt_id, result
+    FROM (SELECT * FROM wallet.attempt ORDER BY attempt_id DESC LIMIT :requests) AS latest
+    ORDER BY currency, attempt_id DESC
 )
-SELECT currency FROM each WHERE currency IS NOT NULL
+SELECT currency
+FROM each
+LEFT JOIN last USING (currency)
+WHERE currency IS NOT NULL
+ORDER BY last.attempt_id IS NOT NULL AND (
+    result IS DISTINCT FROM 'answered' OR EXISTS (
+        SELECT
+        FROM wallet.attempt_item
+        WHERE attempt_item.attempt_id = last.attempt_id AND outcome = 'blocked'
+    )
+), currency
 """)
 
 _MEET = text("""

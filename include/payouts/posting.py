@@ -113,6 +113,7 @@ class Posting:
             min(settings.wallet_lease_seconds, settings.wallet_deadline_seconds) / 2
         )
         self._stop = threading.Event()
+        self._recalled = threading.Event()
         self._pool = ThreadPoolExecutor(settings.wallet_requests_at_once, "send")
         self._storer = ThreadPoolExecutor(1, "store")
         self._waiting: list[Waiting] = []
@@ -139,6 +140,11 @@ class Posting:
         """Have these begun before anything else, the last of them first."""
         self._waiting += waiting
 
+    def recall(self) -> None:
+        """Begin nothing of what waits or is committed; what comes once it is over is begun."""
+        self._waiting.clear()
+        self._recalled.set()
+
     def pause(self, seconds: float) -> None:
         """Wait, unless nothing is to be begun any more."""
         self._stop.wait(seconds)
@@ -148,6 +154,8 @@ class Posting:
 
         Those to be tried again come first.  For each thread one attempt waits.
         """
+        if not self._under_way:
+            self._recalled.clear()
         moment = now()
         next_up = [each for each in reversed(self._waiting) if each.may_begin_at <= moment][
             : self._free
@@ -223,6 +231,8 @@ class Posting:
         """In a thread of its own: send the attempt, and hear what the partner says."""
         if self._stop.is_set():
             return _Heard(attempt, unsent="the run stopped before it")
+        if self._recalled.is_set():
+            return _Heard(attempt, unsent="its currency was passed over before it")
         if now() - attempt.begun_at > self._longest_wait:
             # Another one is committed in its place: under the lock, and with its whole time.  What
             # is left of this one may be less than the request took that it waited for.

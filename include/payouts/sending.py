@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import date
 from itertools import chain, islice, repeat
+from typing import NamedTuple
 
 from sqlalchemy import Engine
 
@@ -169,6 +170,13 @@ def _tenure(
                 outbox.report_outbox(engine)
 
 
+class _Unanswered(NamedTuple):
+    """A request that got no answer that counts: in which currency, and what came instead."""
+
+    currency: str
+    told: str
+
+
 class _Run:
     """One tenure of the sender lock: what is sent, in which order, and what stops it."""
 
@@ -190,7 +198,8 @@ class _Run:
         self._ends_at = began + _BRIEF_SECONDS if errand.is_brief else math.inf
         self._errand = errand
         self._batch_items = errand.batch_items
-        self._silent_requests = 0
+        self._unanswered: list[_Unanswered] = []
+        self._silent: dict[str, str] = {}
         self._has_ok = False
         self._unclear: list[str] = []
         self._to_judge: set[Stage] = set()
@@ -222,6 +231,8 @@ class _Run:
         if not self.sent.requests:
             what = "can be sent now" if self._currencies() else "is left to send"
             _log.info("Nothing %s up to %s.", what, self._errand.until)
+        if self._silent:
+            raise self._unavailable(self._silent)
         self.raise_if_stopped()
 
     # What is to be sent.
@@ -278,15 +289,19 @@ class _Run:
                 continue
             if again.seconds <= 0:
                 yield again.transaction_id
-            elif currency not in self._stopped:
+            elif not self._is_passed_over(currency):
                 waits.append(again.seconds)
 
     # One currency.
 
+    def _is_passed_over(self, currency: str) -> bool:
+        """Whether nothing more of it is sent in this run."""
+        return currency in self._stopped or currency in self._silent
+
     def _send(self, currency: str, ids: Iterator[str], size: int) -> None:
-        if currency not in self._stopped and currency not in self._proven:
+        if not self._is_passed_over(currency) and currency not in self._proven:
             self._send_canary(currency, ids)
-        if currency not in self._stopped and currency in self._proven:
+        if not self._is_passed_over(currency) and currency in self._proven:
             self._send_in_full(currency, ids, size)
 
     def _send_canary(self, currency: str, ids: Iterator[str]) -> None:
@@ -296,6 +311,7 @@ class _Run:
             outcomes = self._deliver(iter([Batch(stage, [transaction_id])]))
             if outcomes & {ItemOutcome.OK, ItemOutcome.REFUSED}:
                 self._proven.add(currency)
+            if currency in self._proven or self._is_passed_over(currency):
                 break
         if currency in self._proven and (ten := list(islice(ids, CANARY_ITEMS))):
             self._deliver(iter([Batch(stage, ten)]))
@@ -308,7 +324,7 @@ class _Run:
             self._judge(stage)
 
     def _full_batches(self, currency: str, ids: Iterator[str], size: int) -> Iterator[Batch]:
-        while currency not in self._stopped and now() < self._ends_at:
+        while not self._is_passed_over(currency) and now() < self._ends_at:
             batch = list(islice(ids, min(size, self._batch_items)))
             if not batch:
                 return
@@ -366,28 +382,22 @@ class _Run:
             unclear = judgement.items_of(ItemOutcome.UNCLEAR)
             self._unclear += [item.transaction_id for item in unclear]
         if outcomes == {ItemOutcome.IN_DOUBT}:
-            self._silent_requests += 1
+            told = judgement.detail or "other payouts"
+            self._unanswered.append(_Unanswered(stage.currency, told))
         elif judgement.result is Result.ANSWERED:
-            self._silent_requests = 0
+            self._unanswered.clear()
             if self._errand.is_brief:
                 self._closes_at = now() + _BRIEF_WAIT_SECONDS
 
     def _conclude(self, delivery: Delivery, waiting: Waiting) -> None:
         """Stop, or send again what was for sure not executed."""
         judgement = delivery.told.judgement
-        if self._silent_requests >= _SILENT_REQUESTS:
-            silence = (
-                f"The wallet gave {_SILENT_REQUESTS} requests one after the other no answer that "
-                f"says anything about their payouts ({judgement.detail or 'other payouts'})."
-            )
-            if self._errand.is_brief:
-                raise PartnerUnavailable(silence)
-            raise PartnerUnavailable(
-                f"{silence} These are in doubt, all others are open. Nothing to do now: this "
-                "task is tried again by itself. If it lasts, ask the partner."
-            )
+        if len(self._unanswered) >= _SILENT_REQUESTS:
+            self._give_up()
         if judgement.stops:
             raise SendingStopped(_refusal(judgement, self._then))
+        if waiting.batch.stage.currency in self._silent:
+            return
         if not delivery.is_begun:
             self._posting.add(waiting)
         elif judgement.result is Result.NOT_EXECUTED:
@@ -395,6 +405,28 @@ class _Run:
         elif judgement.is_bisected:
             ids = [item.transaction_id for item in judgement.items]
             self._posting.add(*self._halves(waiting.batch.stage, ids, delivery.told.answer))
+
+    def _give_up(self) -> None:
+        """Pass over the currency that gets no answer; if it is more than one, end the run."""
+        silent = {each.currency: each.told for each in self._unanswered}
+        if len(silent) > 1:
+            raise self._unavailable(self._silent | silent)
+        self._silent |= silent
+        self._posting.recall()
+
+    def _unavailable(self, silent: Mapping[str, str]) -> PartnerUnavailable:
+        told = "; ".join(f"{currency}: {what}" for currency, what in sorted(silent.items()))
+        silence = (
+            f"The wallet gave {_SILENT_REQUESTS} requests one after the other no answer that says "
+            f"anything about their payouts ({told})."
+        )
+        if self._errand.is_brief:
+            return PartnerUnavailable(silence)
+        return PartnerUnavailable(
+            f"{silence} These are in doubt, and what was not sent in {', '.join(sorted(silent))} "
+            "is open. Nothing to do now: this task is tried again by itself, and sends other "
+            "currencies first. If it lasts, ask the partner."
+        )
 
     def _halves(self, stage: Stage, ids: list[str], answer: Answer | None) -> list[Waiting]:
         half = len(ids) // 2

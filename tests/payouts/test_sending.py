@@ -1084,6 +1084,77 @@ def test_a_partner_that_is_silent_is_given_up_soon(resend: Resend) -> None:
     assert resend.credits() == dict.fromkeys(names(30), 1)
 
 
+def test_a_currency_that_gets_no_answer_keeps_no_other_from_being_sent(resend: Resend) -> None:
+    """Not behind it, and not behind one more."""
+    silent = [*names(30, "a"), *names(30, "b")]
+    resend.enter(*silent[:30], currency="AAA")
+    resend.enter(*silent[30:], currency="BBB")
+    resend.enter(*names(20))
+    resend.sandbox.configure("wallet", refused_transactions=dict.fromkeys(silent, 500))
+    with pytest.raises(PartnerUnavailable, match=r"\(AAA: HTTP 500.*; BBB: HTTP 500"):
+        resend.send()
+    # Two that follow each other are taken for a partner that is down.
+    assert resend.requests() == [["a000"], ["a001"], ["a002"], ["b000"]]
+    with pytest.raises(PartnerUnavailable, match="sends other currencies first"):
+        resend.send()
+    assert all(resend.states()[name] == "processed" for name in names(20))
+
+
+def test_a_currency_that_gets_no_answer_any_more_is_passed_over_where_it_is(
+    resend: Resend,
+) -> None:
+    resend.change(wallet_requests_at_once=2, wallet_deadline_seconds=5, wallet_lease_seconds=30)
+    resend.enter(*names(160, "a"), currency="AAA")
+    resend.enter(*names(20))
+    failing = dict.fromkeys(names(160, "a")[11:], 500)
+    resend.sandbox.configure("wallet", refused_transactions=failing)
+    with pytest.raises(PartnerUnavailable, match=r"no answer .*\(AAA: HTTP 500"):
+        resend.send()
+    assert counts(resend) == {"processed": 11 + 20, "open": 149}
+    # Three, and what was under way by then.
+    assert len([sent for sent in resend.requests() if sent[0] in failing]) <= 3 + 4 * 2
+
+
+def test_what_is_committed_in_a_currency_that_is_passed_over_is_not_begun(resend: Resend) -> None:
+    resend.enter("a")
+    engine = resend.warehouse.engine
+    freeze_new(engine)
+    with (
+        hold_lease(engine, "sender", LEASE, "test", 5) as lease,
+        closing(Wire(partner_at(resend.sandbox), resend.settings)) as wire,
+    ):
+        sender, _ = windows.open_window(engine, lease, "test", 60)
+        with closing(Posting(engine, wire, resend.settings, sender)) as requests:
+            batch = Batch(Stage(lease.epoch, "EUR", 0), ["a"])
+            [attempt] = attempts.commit_attempts(engine, sender, [batch], 1)
+            assert attempt is not None
+            requests.recall()
+            assert requests._ask(attempt).unsent
+    assert resend.requests() == []
+    resend.wait_until_requests_are_over()
+    resend.send()
+
+
+@pytest.mark.parametrize("code", ["403", "RS_ERROR_WRONG_SYNTAX"])
+def test_a_currency_that_has_stopped_a_run_comes_last_in_the_next(
+    resend: Resend, code: str
+) -> None:
+    resend.enter(*names(30, "a"), currency="AAA")
+    resend.enter(*names(5))
+    if code == "403":
+        refused = dict.fromkeys(names(30, "a"), 403)
+        resend.sandbox.configure("wallet", refused_transactions=refused)
+    else:
+        resend.sandbox.configure("wallet", codes=[{"code": code, "currencies": ["AAA"]}])
+    with pytest.raises(SendingStopped):
+        resend.send()
+    assert counts(resend) == {"open": 35}
+    for _ in range(2):
+        with pytest.raises(SendingStopped):
+            resend.send()
+        assert counts(resend) == {"processed": 5, "open": 30}
+
+
 def test_another_payout_speaks_for_a_currency_whose_first_got_no_answer(resend: Resend) -> None:
     resend.enter(*names(4))
     resend.sandbox.fault("wallet", "silence")
