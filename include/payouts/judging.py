@@ -289,10 +289,12 @@ def too_many(
     share_limit: float,
     sample: int,
 ) -> frozenset[str]:
-    """The codes that stop their currency, of one stage's `refusals` by code among so many answers.
+    """The codes that stop their currency, of the `refusals` by code among so many answers of one
+    stage, or of a run in which nothing is booked.
 
     Those that are more than `share_limit` of at least `sample` answers, and the one that the
-    `first` three answers have in common; `first` is empty after the canary, and in a brief run.
+    `first` three answers have in common; `first` is empty for a stage behind the canary, and in a
+    brief run.
     """
     found = {
         code

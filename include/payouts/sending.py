@@ -203,6 +203,7 @@ class _Run:
         self._has_ok = False
         self._unclear: list[str] = []
         self._to_judge: set[Stage] = set()
+        self._to_judge_again: set[Stage] = set()
         self._proven: set[str] = set()
         self._stopped: dict[str, str] = {}
         self._tripped: dict[str, frozenset[str]] = {}
@@ -476,6 +477,9 @@ class _Run:
         if stage not in self._to_judge:
             return
         self._to_judge.discard(stage)
+        if self._unclear:
+            # What is not held yet, nobody can be asked about.
+            self._to_judge_again.add(stage)
         tripped = self._tripped.get(stage.currency, frozenset())
         judged = stages.judge_stage(self._engine, self._sender, stage, self._settings, tripped)
         self.sent.lost += judged.lost
@@ -519,6 +523,10 @@ class _Run:
         if self._unclear and self._has_ok:
             self.sent.held += answers.hold_unclear(self._engine, self._sender, self._unclear)
             self._unclear = []
+            again, self._to_judge_again = self._to_judge_again, set()
+            self._to_judge |= again
+            for stage in sorted(again):
+                self._judge(stage)
 
     def raise_if_stopped(self) -> None:
         """Raise `BreakerTripped` if a currency waits in which anything is due.

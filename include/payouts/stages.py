@@ -29,40 +29,60 @@ NO_CODE = "no code"
 
 
 class StageJudged(NamedTuple):
-    """How many payouts became lost, how many are held or owed, and which codes stopped."""
+    """How many refusals became lost, how many are held or owed, and which codes stopped."""
 
     lost: int
     held: int
     codes: tuple[str, ...]
 
 
+# What is judged together.
+_OF_STAGE = "epoch = :epoch AND currency = :currency AND stage = :number"
+_OF_RUN = "epoch = :epoch"
+
 _ANSWERED = """
 FROM wallet.attempt
 JOIN wallet.attempt_item USING (attempt_id)
-WHERE epoch = :epoch AND currency = :currency AND stage = :number
-    AND outcome IN ('ok', 'refused', 'unclear', 'contested')
+WHERE outcome IN ('ok', 'refused', 'unclear', 'contested')
 """
 # What is contested counts as one refusal, whatever it was answered with.
 _CODE = f"""
 CASE WHEN outcome = 'contested' THEN outcome ELSE coalesce(code, '{NO_CODE}') END AS code,
 outcome <> 'ok' AS is_refusal
 """
-_COUNT = text(f"""
+_COUNT = f"""
 SELECT {_CODE}, count(*) AS payouts
 {_ANSWERED}
+    AND {{together}}
 GROUP BY 1, 2
-""")
+"""
 # A brief run sends credits alone, which a refusal makes owed, never lost, and comes with two or
 # three of them all day: there three alike say nothing yet.
-_FIRST = text(f"""
+_FIRST = f"""
 SELECT {_CODE}
 {_ANSWERED}
+    AND {{together}}
     AND EXISTS (
         SELECT FROM wallet.sending_window
         WHERE sending_window.window_id = attempt.window_id AND {HAS_LENGTH}
     )
 ORDER BY attempt_id, place
 LIMIT :limit
+"""
+
+# Found at a run's first payouts, or else in few: without any that is booked, a run ends soon.
+_HAS_BOOKED = text(f"""
+SELECT EXISTS (
+    SELECT
+    FROM wallet.attempt
+    CROSS JOIN LATERAL (
+        SELECT
+        FROM wallet.attempt_item
+        WHERE attempt_item.attempt_id = attempt.attempt_id AND outcome = 'ok'
+        LIMIT 1
+    ) AS booked
+    WHERE {_OF_RUN}
+)
 """)
 
 _LOCK_PENDING = text("""
@@ -142,6 +162,7 @@ def judge_stage(
     """Make the stage's refusals lost, or owed if they are credits of a market, but for those of
     which there are too many: these are held, with one finding for each code.
 
+    As long as nothing is booked in the stage's run, all currencies are judged together as well.
     There are too many of a code also if it has stopped the currency before, in this run
     (`tripped`) or so that a finding still asks about it: then however few come behind it.  All
     attempts of the stage must be closed.
@@ -150,15 +171,20 @@ def judge_stage(
     with transaction(engine, "sender") as connection:
         check_lease(connection, sender.lease)
         lock_source(connection, SOURCE)
-        stopping = _stopping_codes(connection, stage, settings)
-        held_back = stopping | tripped | _asked_about(connection, stage.currency)
         pending = connection.execute(_LOCK_PENDING, this).all()
+        stopping = _too_many(connection, stage, settings, _OF_STAGE)
+        if not connection.scalar(_HAS_BOOKED, this):
+            of_run = _too_many(connection, stage, settings, _OF_RUN)
+            stopping |= of_run & {row.code for row in pending}
+        held_back = stopping | tripped | _asked_about(connection, stage.currency)
         final = [row.transaction_id for row in pending if row.code not in held_back]
         lost = owed = 0
         if final:
             lost = connection.execute(_LOSE, {"ids": array_literal(final)}).rowcount
             owed = connection.execute(_OWE, {"ids": array_literal(final)}).rowcount
-        held = sum(_ask(connection, stage, code) for code in sorted(held_back))
+        for code in sorted(held_back):
+            _ask(connection, stage, code)
+    held = len(pending) - len(final)
     return StageJudged(lost, held + owed, tuple(sorted(stopping)))
 
 
@@ -167,11 +193,15 @@ def _asked_about(connection: Connection, currency: str) -> set[str]:
     return set(connection.scalars(_ASKED_ABOUT, this))
 
 
-def _stopping_codes(connection: Connection, stage: Stage, settings: Settings) -> frozenset[str]:
-    counts = connection.execute(_COUNT, stage._asdict()).all()
-    is_canary = stage.number == CANARY
-    limit = ALIKE_AT_CANARY if is_canary else 0
-    first = connection.execute(_FIRST, {**stage._asdict(), "limit": limit})
+def _too_many(
+    connection: Connection, stage: Stage, settings: Settings, together: str
+) -> frozenset[str]:
+    """The codes of which there are too many among what is judged `together` with the stage."""
+    this = stage._asdict()
+    counts = connection.execute(text(_COUNT.format(together=together)), this).all()
+    is_beginning = together == _OF_RUN or stage.number == CANARY
+    limit = ALIKE_AT_CANARY if is_beginning else 0
+    first = connection.execute(text(_FIRST.format(together=together)), {**this, "limit": limit})
     return too_many(
         {row.code: row.payouts for row in counts if row.is_refusal},
         sum(row.payouts for row in counts),
@@ -181,8 +211,8 @@ def _stopping_codes(connection: Connection, stage: Stage, settings: Settings) ->
     )
 
 
-def _ask(connection: Connection, stage: Stage, code: str) -> int:
-    """Ask about the payouts of the stage that are held for `code`; how many there are.
+def _ask(connection: Connection, stage: Stage, code: str) -> None:
+    """Ask about the payouts of the stage that are held for `code`, if there are any.
 
     What is contested has a finding of its own, which allows other decisions.
     """
@@ -217,4 +247,3 @@ def _ask(connection: Connection, stage: Stage, code: str) -> int:
             ),
             concerned,
         )
-    return count

@@ -797,6 +797,49 @@ def test_the_first_refused_alike_stop_a_currency_before_anything_is_lost(resend:
     assert counts(resend) == {"lost": 11, "processed": 21}
 
 
+def test_as_long_as_nothing_is_booked_refusals_alike_count_whatever_their_currency(
+    resend: Resend,
+) -> None:
+    """Two are lost, each for its own sake as it seems; the third says more."""
+    for currency in ("AAA", "BBB", "CCC"):
+        resend.enter(*names(2, currency), currency=currency)
+    resend.enter("e")
+    resend.sandbox.configure(
+        "wallet", codes=[{"code": "RS_ERROR", "currencies": ["AAA", "BBB", "CCC"]}]
+    )
+    assert resend.send() == Sent(requests=7, processed=1, lost=2, held=4)
+    assert counts(resend) == {"lost": 2, "refusal_pending": 4, "processed": 1}
+    assert resend.findings() == ["refusals_held"] * 2
+
+
+def test_once_a_payout_is_booked_each_currency_is_judged_by_itself(resend: Resend) -> None:
+    resend.enter("a", currency="AAA")
+    for currency in ("BBB", "CCC"):
+        resend.enter(*names(2, currency), currency=currency)
+    refused = [*names(2, "BBB"), *names(2, "CCC")]
+    refuse(resend, *refused)
+    resend.send()
+    assert resend.states() == all_are("lost", refused) | {"a": "processed"}
+
+
+def test_refusals_whatever_their_code_stop_by_their_share_as_long_as_nothing_is_booked(
+    resend: Resend,
+) -> None:
+    resend.enter("a", currency="AAA")
+    for number in range(10, 20):
+        resend.enter(*names(2, f"C{number}"), currency=f"C{number}")
+    resend.sandbox.configure(
+        "wallet",
+        codes=[
+            {"code": "RS_ERROR_LIMIT_REACHED", "currencies": ["AAA"]},
+            {"code": "RS_ERROR"},
+        ],
+    )
+    resend.send()
+    # The tenth answer makes a sample.
+    assert counts(resend) == {"lost": 1 + 4 * 2, "refusal_pending": 6 * 2}
+
+
 def test_what_was_refused_by_mistake_is_sent_again_when_a_person_says_so(resend: Resend) -> None:
     resend.enter(*names(12))
     resend.sandbox.configure(
@@ -872,6 +915,21 @@ def test_too_many_unknown_refusals_stop_their_currency_too(resend: Resend) -> No
     # The question stops the currency, as it does for refusals that are known.
     with pytest.raises(BreakerTripped, match="too many were refused alike, finding 1"):
         resend.send()
+
+
+@pytest.mark.parametrize("currency", ["AAA", "ZZZ"])
+def test_unknown_refusals_alike_stop_their_currency_before_or_behind_another_that_is_paid(
+    resend: Resend, currency: str
+) -> None:
+    resend.sandbox.configure("wallet", codes=[{"code": "RS_ERROR_NEW", "currencies": [currency]}])
+    resend.enter(*names(3, "x"), currency=currency)
+    resend.enter("e")
+    assert resend.send().held == 3
+    assert resend.findings() == ["refusals_held"]
+    resend.enter(*names(9, "y"), currency=currency)
+    with pytest.raises(BreakerTripped, match="too many were refused alike, finding 1"):
+        resend.send()
+    assert counts(resend) == {"unclear": 3, "open": 9, "processed": 1}
 
 
 def test_a_question_counts_all_that_it_asks_about_whichever_stage_they_came_with(
