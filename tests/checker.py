@@ -850,7 +850,9 @@ LEFT JOIN (
     SELECT credit_id, sum(difference) AS difference FROM prediction.adjustment GROUP BY 1
 ) AS adjusted USING (credit_id)
 WHERE told.source = 'prediction' AND told.is_current AND NOT told.is_contested
-    AND market.state <> 'held'
+    AND NOT EXISTS (
+        SELECT FROM prediction.held_market AS held WHERE held.market_id = told.market_id
+    )
 """
 
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Engine, Row, insert, text
 
 from include.markets.credit_findings import report_credits, tell_uncredited
+from include.markets.holding import hold_back_all, let_go
 from include.providers.prediction import PROVIDER as SOURCE
 from include.settings import Settings
 from include.warehouse.database import array_literal, lock_source, look_up_by_key, transaction
@@ -88,11 +89,13 @@ def credit(engine: Engine, settings: Settings, market_ids: Sequence[str] | None 
     """Credit what the published settlements of these markets pay; without `market_ids`, of all that
     have moved since they were last looked at.
 
-    A market that is held credits nobody.  What decisions have let go is entered or owed whichever
-    market it is of.  Memory does not grow with the number of settlements.
+    A market that is held credits nobody, and what of it was not sent is held.  What decisions have
+    let go is entered or owed whichever market it is of.  Memory does not grow with the number of
+    settlements.
     """
     mapping = read_mapping(settings)
     counts: Counter[str] = Counter()
+    hold_back_all(engine)
     for market in _markets(engine, None if market_ids is None else array_literal(market_ids)):
         counts += _credit_market(engine, mapping, market)
     counts += _judge_again(engine, mapping)
@@ -113,7 +116,15 @@ def _markets(engine: Engine, named: str | None) -> Iterator[Row[Any]]:
         last = found[-1].market_id
 
 
-_NEXT_MARKETS = text("""
+_IS_NOT_HELD = """
+NOT EXISTS (
+    SELECT
+    FROM prediction.held_market AS held
+    WHERE held.market_id = {market_id}
+)
+"""
+
+_NEXT_MARKETS = text(f"""
 SELECT market.market_id, market.revision, happened.other_changes
 FROM prediction.market
 LEFT JOIN prediction.credited_market AS credited USING (market_id)
@@ -129,7 +140,7 @@ CROSS JOIN (
         WHERE source = 'prediction' AND kind = 'replay' AND state = 'published'
     ) AS other_changes
 ) AS happened
-WHERE market_id > :last AND state <> 'held' AND CASE
+WHERE market_id > :last AND {_IS_NOT_HELD.format(market_id="market.market_id")} AND CASE
     WHEN CAST(:named AS text[]) IS NOT NULL THEN market_id = ANY (CAST(:named AS text[]))
     ELSE (credited.revision, credited.other_changes)
         IS DISTINCT FROM (market.revision, happened.other_changes)
@@ -151,7 +162,7 @@ SET revision = excluded.revision, other_changes = excluded.other_changes,
 # --- a market, some settlements at a time -------------------------------------------------------
 
 # What the market's settlements say now; contested ones say nothing before they are decided.
-_TELL = text("""
+_TELL = text(f"""
 CREATE TEMPORARY TABLE told ON COMMIT DROP AS
 SELECT
     market_id, position_id, source_key AS settlement_id,
@@ -160,11 +171,7 @@ SELECT
 FROM core.settlement AS settlement
 WHERE source = 'prediction' AND is_current AND NOT is_contested
     AND market_id = :market_id AND (position_id, source_key) > (:position_id, :settlement_id)
-    AND EXISTS (
-        SELECT
-        FROM prediction.market
-        WHERE market.market_id = :market_id AND state <> 'held'
-    )
+    AND {_IS_NOT_HELD.format(market_id=":market_id")}
 ORDER BY position_id, source_key
 LIMIT :limit
 """)
@@ -195,6 +202,7 @@ def _credit_market(engine: Engine, mapping: Mapping | None, market: Row[Any]) ->
                     is_doubled=counts["doubled"] > 0,
                     is_elsewhere=counts.pop("elsewhere", 0) > 0,
                 )
+                let_go(connection, market.market_id, market.revision)
                 connection.execute(_NOTE_CREDITED, market._asdict())
     return counts
 
@@ -253,7 +261,7 @@ _HOLD_UNSENT = text("""
 UPDATE wallet.transaction
 SET hold_reason = 'credit_changed', hold_finding_id = NULL,
     hold_detail = CASE
-        WHEN hold_reason = 'credit_changed' THEN said
+        WHEN hold_reason IN ('credit_changed', 'market_held') THEN said
         ELSE concat(said, ' It was held before: ' || hold_reason, ': ' || hold_detail)
     END
 FROM unnest(CAST(:ids AS text[]), CAST(:sayings AS text[])) AS otherwise (id, said)
@@ -449,11 +457,8 @@ WITH stated AS (
         FROM (
             SELECT credit.*
             FROM prediction.credit
-            WHERE credit.state = 'due' AND NOT EXISTS (
-                SELECT
-                FROM prediction.market
-                WHERE market.market_id = credit.market_id AND market.state = 'held'
-            )
+            WHERE credit.state = 'due'
+                AND {_IS_NOT_HELD.format(market_id="credit.market_id")}
             ORDER BY credit_id
             LIMIT :limit
             FOR UPDATE OF credit

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Engine, Row, func, text
 from include.markets.checking import Answered, Difference, Listing, differences
 from include.markets.ending import end
 from include.markets.evidence import arrived
+from include.markets.holding import hold_back
 from include.markets.looking import (
     is_stuck,
     keep_status,
@@ -201,6 +202,8 @@ def _land(
             held_reason=f"market {market.market_id} does not add up",
         )
     move(connection, moved, batch_id=batch.batch_id)
+    if verdict.is_holding:
+        hold_back(connection, market.market_id)
 
 
 def _arrived(answer: Answer, page: Page) -> ArrivedPage:

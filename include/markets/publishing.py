@@ -175,7 +175,7 @@ def _end_published(engine: Engine, settings: Settings) -> list[tuple[str, str]]:
 
 _KEPT_PUBLISHED = (
     "Its list is published, and all that the engine told is kept in raw; nobody is credited for it "
-    "until it is decided. Other markets go on."
+    "until it is decided, nor is anything sent or owed. Other markets go on."
 )
 
 # Of what a person has chosen between, or still has to, the engine may tell otherwise.

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row
 
+from include.markets.holding import hold_back
 from include.warehouse.findings import Finding, close_if_open, open_finding
 from include.warehouse.markets import SOURCE, move
 
@@ -13,7 +14,8 @@ Stop = Literal["held", "failed", "stuck", "refused"]
 
 _KEPT = {
     "held": "All that the engine told is kept in raw; nothing of this list is published, and no "
-    "credit comes of it. Other markets go on.",
+    "credit comes of it. What was credited before is not sent, nor owed, meanwhile. Other markets "
+    "go on.",
     "failed": "What is completed is published and credited.",
     "stuck": "What is completed is published and credited as far as its list adds up.",
     "refused": "Nothing was published of it. Other markets go on.",
@@ -53,6 +55,8 @@ def stop(
         ),
     )
     move(connection, moved, finding_id=finding_id)
+    if state == "held":
+        hold_back(connection, market.market_id, finding_id)
 
 
 def close_findings(connection: Connection, market_id: str, *, but: Stop | None = None) -> None:

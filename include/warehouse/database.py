@@ -78,6 +78,15 @@ def transaction(engine: Engine, role: Role) -> Iterator[Connection]:
         yield connection
 
 
+@contextmanager
+def acting_as(connection: Connection, role: Role) -> Iterator[None]:
+    """A part of this transaction in another role: what must come to be at the same moment."""
+    own = connection.scalar(text("SELECT current_user"))
+    connection.execute(text(f"SET LOCAL ROLE {role}"))
+    yield
+    connection.execute(text(f'SET LOCAL ROLE "{own}"'))
+
+
 def lock_source(connection: Connection, source: str) -> None:
     """Wait until no other transaction writes `source`; held to the end of this transaction."""
     connection.execute(

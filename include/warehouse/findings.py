@@ -364,7 +364,8 @@ KINDS: dict[str, Kind] = {
     "market_held": Kind(
         "critical",
         "A market's list does not add up: all that was told is kept, nothing of the list is "
-        "credited, nor published unless the finding says so, and other markets go on.",
+        "credited, nor published unless the finding says so; what was credited before and is not "
+        "paid waits as well, and other markets go on.",
         {
             "try_again": "Its payouts are listed and checked again in the next run: after the "
             "engine has corrected them, or a setting was.",

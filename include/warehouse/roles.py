@@ -141,7 +141,7 @@ GRANTS: dict[str, tuple[str, ...]] = {
     "crediter": (
         "USAGE ON SCHEMA core, prediction, wallet, ops",
         "TEMPORARY ON DATABASE {database}",
-        "SELECT ON core.settlement, prediction.market",
+        "SELECT ON core.settlement, prediction.market, prediction.held_market",
         "SELECT, INSERT ON prediction.credit, prediction.adjustment",
         "SELECT, INSERT, UPDATE ON prediction.credited_market",
         "SELECT ON ops.decision, ops.batch",

@@ -84,6 +84,34 @@ def test_only_the_asked_markets_are_credited_and_a_held_one_never(crediting: Cre
     assert crediting.wrong() == []
 
 
+def test_a_market_that_is_held_while_it_is_looked_at_is_not_credited(
+    crediting: Crediting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def held_meanwhile(*arguments: Any) -> Any:
+        crediting.market("m", "held")
+        return credit_market(*arguments)
+
+    credit_market = crediting_module._credit_market
+    crediting.tell("s1")
+    monkeypatch.setattr(crediting_module, "_credit_market", held_meanwhile)
+    assert crediting.credit() == Credited()
+    assert crediting.credits() == {}
+
+
+def test_what_a_decision_lets_go_waits_while_its_market_is_held(crediting: Crediting) -> None:
+    crediting.map(False)
+    crediting.tell("s1")
+    crediting.credit()
+    crediting.map(True)
+    crediting.credit()
+    crediting.decide("credits_owed", "send_owed")
+    crediting.market("m", "held")
+    assert crediting.credit() == Credited()
+    assert crediting.states() == {"s1": "due"}
+    crediting.market("m")
+    assert crediting.credit() == Credited(entered=1)
+
+
 def test_what_a_released_list_has_of_another_market_is_credited_only_with_that_one(
     crediting: Crediting,
 ) -> None:

@@ -28,10 +28,11 @@ from tests.warehouses import Warehouse
 
 # The commit points of crediting, in the order of a run.  A new one belongs here, and is killed.
 POINTS = [
-    "credit 1 (crediting.credit)",
-    "credit 2 (crediting._credit_market)",
-    "credit 3 (crediting._judge_again)",
-    "credit 4 (credit_findings.report_credits)",
+    "credit 1 (holding.hold_back_all)",
+    "credit 2 (crediting.credit)",
+    "credit 3 (crediting._credit_market)",
+    "credit 4 (crediting._judge_again)",
+    "credit 5 (credit_findings.report_credits)",
 ]
 # What lies between a credit and its delivery.
 DELIVERING = (

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from include.markets import crediting as crediting_module
+from include.markets.crediting import Credited
+from include.markets.publishing import MarketsHeld
 from include.markets.watching import watch_markets
 from include.payouts import partner, sending
 from include.payouts.credits import CreditsSent, send_credits
@@ -16,11 +22,15 @@ from include.payouts.outbox import freeze_new
 from include.payouts.outcome import OutboxUnsound
 from include.payouts.partner import Partner
 from include.payouts.sending import LEASE, BreakerTripped, SendingStopped, Sent, send
+from include.providers.http import Answer
+from include.providers.prediction import calls
 from include.sandbox.addresses import WALLET_KEY, WALLET_SECRET
 from include.sandbox.client import Sandbox
 from include.warehouse.leases import hold_lease
-from tests.markets.crediting import Crediting, today
-from tests.payouts.entering import enter, payout, rows
+from tests.markets.crediting import SETTINGS as SENDING
+from tests.markets.crediting import Crediting, refusal, today
+from tests.markets.playing import SETTINGS, MarketPlay, empty
+from tests.payouts.entering import attempt, enter, payout, rows
 from tests.payouts.resending import partner_at
 from tests.warehouses import Warehouse
 
@@ -367,3 +377,180 @@ def test_credits_that_nobody_sends_are_told_once_until_they_are_sent(crediting: 
     fault(crediting, "reset_before_answer", executed=True)
     assert crediting.deliver() == CreditsSent(requests=2, processed=1, unclear=1)
     assert len(watch_markets(engine, settings).closed) == 1
+
+
+# --- of a market that is held -------------------------------------------------------------------
+
+
+@pytest.fixture
+def settled(shared_warehouse: Warehouse, sandbox: Sandbox) -> tuple[MarketPlay, Crediting]:
+    """A market of the engine's that is done, and those who credit it; nobody has yet."""
+    # What is entered as a payout of the engine's own.
+    engines = {name: getattr(SETTINGS, name) for name in SETTINGS.model_fields_set}
+    crediting = Crediting(shared_warehouse, sandbox, SENDING.model_copy(update=engines))
+    empty(shared_warehouse)
+    play = MarketPlay(shared_warehouse, sandbox, crediting.settings)
+    play.run()
+    assert play.market().state == "done"
+    return play, crediting
+
+
+def list_otherwise(play: MarketPlay, *steps: str, **lies: str) -> None:
+    """A day later a payout is told with another amount, and so many steps of a run are done."""
+    play.engine_changes(lies=lies or {"row.totalPayout": "1"})
+    play.let_time_pass(86_400)
+    for step in ("settle", "wait_for_status", "fetch_payouts", *steps):
+        with suppress(MarketsHeld):
+            play.step(step)
+
+
+def test_what_the_engine_tells_otherwise_before_it_was_sent_is_not_sent(
+    settled: tuple[MarketPlay, Crediting],
+) -> None:
+    play, crediting = settled
+    entered = crediting.credit().entered
+    assert entered > 1
+    # From the moment on in which the list was landed.
+    list_otherwise(play)
+    assert play.market().state == "fetched"
+    assert set(crediting.states().values()) == {"market_held"}
+    assert crediting.deliver() == crediting.deliver() == CreditsSent()
+    list_otherwise(play, "check")
+    [finding] = play.findings("market_held")
+    held = crediting.payouts().values()
+    assert {one.hold_finding_id for one in held} == {finding.finding_id}
+    assert {one.hold_detail for one in held} == {
+        f"Market {play.market_id} is held: decide its finding."
+    }
+    assert crediting.credit() == Credited()
+    assert crediting.send() == Sent()
+    # Nobody knows yet what the next list says.
+    play.engine_changes(lies={})
+    play.decide("market_held", "try_again")
+    assert play.market().state == "fetching"
+    assert crediting.credit() == Credited()
+    assert crediting.deliver() == CreditsSent()
+    play.run()
+    assert play.market().state == "done"
+    crediting.credit()
+    assert crediting.deliver().processed == entered
+    assert crediting.paid_by_wallet() == dict.fromkeys(play.owed(), 1)
+    assert crediting.wrong() == play.wrong() == []
+
+
+def test_what_a_released_list_tells_otherwise_before_it_was_sent_is_held_for_that(
+    settled: tuple[MarketPlay, Crediting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch_with_more(*arguments: Any, **filters: Any) -> Answer:
+        answer = fetch_settlements(*arguments, **filters)
+        listed = json.loads(answer.body)
+        for one in listed["data"]:
+            if one["id"] == name:
+                one["totalPayout"] = "4711"
+        return replace(answer, body=json.dumps(listed).encode())
+
+    play, crediting = settled
+    crediting.credit()
+    name = min(crediting.states())
+    fetch_settlements = calls.fetch_settlements
+    monkeypatch.setattr(calls, "fetch_settlements", fetch_with_more)
+    list_otherwise(play, "check", **{"row.totalPayout": "0"})
+    play.decide("market_held", "release_market")
+    # Released, and not published.
+    assert crediting.credit() == Credited()
+    assert set(crediting.states().values()) == {"market_held"}
+    play.run()
+    assert play.market().state == "done"
+    # Which of the two contents counts is asked by itself.
+    crediting.credit()
+    others = set(crediting.states()) - {name}
+    assert crediting.states() == {**dict.fromkeys(others, "sending"), name: "market_held"}
+    assert crediting.deliver().processed == len(others)
+    [finding] = play.findings("settlement_contested")
+    choice = max(one["record_id"] for one in finding.detail["versions"])
+    crediting.choose("settlement_contested", choice)
+    assert crediting.credit() == Credited(adjusted=1)
+    assert crediting.states()[name] == "credit_changed"
+    assert crediting.payouts()[name].hold_detail.startswith("Its settlement pays 4711 USD since")
+    assert crediting.deliver() == CreditsSent()
+
+
+def test_what_is_owed_of_a_market_that_is_held_is_paid_by_nobody(
+    settled: tuple[MarketPlay, Crediting],
+) -> None:
+    play, crediting = settled
+    crediting.map(False)
+    crediting.credit()
+    owed = crediting.owed()
+    name = min(owed)
+    list_otherwise(play)
+    assert crediting.owed() == {}
+    assert "is held and not owed" in refusal(crediting, name)
+    list_otherwise(play, "check")
+    [finding] = play.findings("market_held")
+    standing = crediting.credits()[name]
+    assert (standing.state, standing.hold_reason) == ("held", "market_held")
+    assert standing.finding_id == finding.finding_id
+    play.engine_changes(lies={})
+    play.decide("market_held", "try_again")
+    assert crediting.owed() == {}
+    play.run()
+    crediting.credit()
+    assert crediting.owed() == owed
+    assert crediting.acknowledge(*owed) == len(owed)
+
+
+def test_a_list_that_contradicts_has_nobody_credited_by_the_one_before(
+    settled: tuple[MarketPlay, Crediting],
+) -> None:
+    play, crediting = settled
+    list_otherwise(play)
+    assert play.market().state == "fetched"
+    assert crediting.credit() == Credited()
+    list_otherwise(play, "check")
+    play.engine_changes(lies={})
+    play.decide("market_held", "try_again")
+    assert crediting.credit() == Credited()
+    play.run()
+    assert crediting.credit().entered == len(play.owed())
+
+
+def test_what_was_sent_before_its_market_is_held_is_not_held(crediting: Crediting) -> None:
+    complete(crediting, "sent", "unsent")
+    attempt(crediting.warehouse, "prediction:sent")
+    crediting.market("m", "held")
+    crediting.credit()
+    assert crediting.states() == {"sent": "sending", "unsent": "market_held"}
+
+
+def test_what_a_decision_lets_go_is_held_again_while_its_market_is(crediting: Crediting) -> None:
+    complete(crediting, "s1")
+    crediting.tell("s1", "12.00")
+    crediting.credit()
+    crediting.market("m", "held")
+    crediting.decide("transactions_held", "release_hold")
+    crediting.credit()
+    assert crediting.states() == {"s1": "market_held"}
+    assert crediting.deliver() == CreditsSent()
+
+
+def test_what_moves_while_it_is_credited_is_let_go_by_the_next_run(
+    crediting: Crediting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete(crediting, "s1")
+    crediting.market("m", "held")
+    crediting.credit()
+
+    def credited_meanwhile(*arguments: Any) -> Any:
+        crediting.as_owner("UPDATE prediction.market SET revision = revision + 1")
+        return credit_market(*arguments)
+
+    credit_market = crediting_module._credit_market
+    crediting.market("m", "done")
+    crediting.as_owner("UPDATE prediction.market SET revision = revision + 1")
+    with monkeypatch.context() as patch:
+        patch.setattr(crediting_module, "_credit_market", credited_meanwhile)
+        crediting.credit()
+    assert crediting.states() == {"s1": "market_held"}
+    crediting.credit()
+    assert crediting.deliver() == CreditsSent(requests=1, processed=1)

@@ -50,7 +50,7 @@ COMMENT ON COLUMN finance.payout.currency IS 'Currency of amount (ISO 4217 or th
 COMMENT ON COLUMN finance.payout.amount IS 'What is paid, in major units of currency; exact, with five decimals, never a float.';
 COMMENT ON COLUMN finance.payout.is_win IS 'The round was won.';
 COMMENT ON COLUMN finance.payout.state IS 'processed: the wallet paid it, or of a market''s credit perhaps the operator (finance.credit: acknowledged). lost: it will not be paid. Both for ever. open: it is sent by the next run. held: it is not sent until a person decides, or until a refusal is confirmed.';
-COMMENT ON COLUMN finance.payout.hold_reason IS 'Why it is held: amount_without_win, changed, unsignable, refusal_pending, credit_changed, owed (finance.payout_held), in_doubt, contested or unclear (finance.payout_in_doubt); NULL if it is not.';
+COMMENT ON COLUMN finance.payout.hold_reason IS 'Why it is held: amount_without_win, changed, unsignable, refusal_pending, credit_changed, market_held, owed (finance.payout_held), in_doubt, contested or unclear (finance.payout_in_doubt); NULL if it is not.';
 COMMENT ON COLUMN finance.payout.finding_id IS 'The finding that asks about the hold (finance.finding_open); NULL if there is none.';
 COMMENT ON COLUMN finance.payout.is_in_doubt IS 'It is open or held, and may already be paid: a request that held it got no answer yet or none that can be relied on, or its answer is contested or unclear.';
 COMMENT ON COLUMN finance.payout.entered_at IS 'When it was entered (UTC).';

@@ -36,7 +36,7 @@ COMMENT ON COLUMN finance.credit.currency IS 'Currency of the amounts; NULL if i
 COMMENT ON COLUMN finance.credit.amount IS 'What was credited, in major units of currency; exact, never a float.';
 COMMENT ON COLUMN finance.credit.adjusted_amount IS 'What its settlement says more (or, below 0, less) since it was sent or paid (finance.credit_adjustment).';
 COMMENT ON COLUMN finance.credit.state IS 'held: nobody is paid before a decision. due: decided, the next run goes on with it. owed: the operator pays it with its own wallet. sending: the wallet is told by the run that made it, or by the next resend, or was told and may have paid. paid: the wallet has paid it. acknowledged: the operator has.';
-COMMENT ON COLUMN finance.credit.hold_reason IS 'Why it is held: currency_unknown, player_unknown, too_fine, too_large, id_taken, changed or withdrawn; or why its payout is, as in finance.payout. NULL unless it is.';
+COMMENT ON COLUMN finance.credit.hold_reason IS 'Why it is held: currency_unknown, player_unknown, too_fine, too_large, id_taken, changed or withdrawn; market_held: its market is; or why its payout is, as in finance.payout. NULL unless it is.';
 COMMENT ON COLUMN finance.credit.finding_id IS 'The finding that asks about it (finance.finding_open); NULL if none does.';
 COMMENT ON COLUMN finance.credit.transaction_id IS 'Its payout (finance.payout); NULL if the wallet was never to be told.';
 COMMENT ON COLUMN finance.credit.created_at IS 'When it was credited (UTC).';

@@ -24,11 +24,13 @@ _NO_LONGER_HELD = {"held_at": None, "held_from": None, "held_reason": None}
 def _list_again(connection: Connection, asked: Row[Any], answer: Answer) -> Change:
     market = _waiting(connection, asked, "held")
     _give_up_list(connection, market)
-    return _move(connection, market, "fetching", listing_sha256=None, differences=[])
+    return _move(connection, market, "fetching", listing_sha256=None)
 
 
 def _give_up_list(connection: Connection, market: Row[Any]) -> None:
-    """What was listed is given up: whatever of it is listed again lands again."""
+    """What was listed is given up: whatever of it is listed again lands again.  What does not add
+    up in it stays noted, so that nobody is paid before the next list says otherwise.
+    """
     batch = _batch(connection, market)
     if batch is not None and batch.state == "held":
         batches.move(
@@ -57,7 +59,9 @@ def _release(connection: Connection, asked: Row[Any], answer: Answer) -> Change:
 
 def _retry_again(connection: Connection, asked: Row[Any], answer: Answer) -> Change:
     market = _waiting(connection, asked, "failed")
-    return _move(connection, market, "waiting", retry_attempts=0, listing_sha256=None)
+    return _move(
+        connection, market, "waiting", retry_attempts=0, listing_sha256=None, differences=[]
+    )
 
 
 def _look_again(connection: Connection, asked: Row[Any], answer: Answer) -> Change:
@@ -73,7 +77,7 @@ def _settle_rest(connection: Connection, asked: Row[Any], answer: Answer) -> Cha
     _give_up_list(connection, market)
     fresh: dict[str, Any] = {"progressed_at": func.now(), "listing_sha256": None}
     calm = {"trouble": None, "troubled_since": None}
-    return _move(connection, market, "resolved", settle_attempts=0, differences=[], **fresh, **calm)
+    return _move(connection, market, "resolved", settle_attempts=0, **fresh, **calm)
 
 
 def _settle_again(connection: Connection, asked: Row[Any], answer: Answer) -> Change:

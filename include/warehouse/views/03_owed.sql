@@ -26,10 +26,15 @@ LEFT JOIN LATERAL (
     SELECT sum(adjustment.difference) AS difference
     FROM prediction.adjustment AS adjustment
     WHERE adjustment.credit_id = owed.credit_id
-) AS adjusted ON true;
+) AS adjusted ON true
+WHERE NOT EXISTS (
+    SELECT
+    FROM prediction.held_market AS held
+    WHERE held.market_id = owed.market_id
+);
 
 COMMENT ON VIEW prediction.owed IS
-    'What the operator owes players and pays with its own wallet: what the wallet of the outbox was not told, or has refused. Pay each once, then acknowledge it by your reference: SELECT prediction.acknowledge(ARRAY[credit_id], ''reference'').';
+    'What the operator owes players and pays with its own wallet: what the wallet of the outbox was not told, or has refused; but nothing of a market that is held, until that is decided. Pay each once, then acknowledge it by your reference: SELECT prediction.acknowledge(ARRAY[credit_id], ''reference'').';
 COMMENT ON COLUMN prediction.owed.credit_id IS 'What prediction.acknowledge() is given.';
 COMMENT ON COLUMN prediction.owed.settlement_id IS 'The settlement that is credited: the same id is never credited twice.';
 COMMENT ON COLUMN prediction.owed.market_id IS 'Its market.';
