@@ -9,7 +9,7 @@ from hashlib import md5
 from typing import Any, NamedTuple
 
 import pytest
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Engine, create_engine, event, text
 
 from include.payouts.outbox import freeze_new
 from include.payouts.outcome import (
@@ -171,6 +171,66 @@ def test_what_was_frozen_and_sent_is_not_passed_over_by_whoever_looks_for_more(
     looks = [each.blocks for each in read if "used_up" in each.statement]
     assert looks
     assert max(looks) < payouts * 0.6
+
+
+# --- what finance asks about markets ------------------------------------------------------------
+
+_MARKETS = """
+SET LOCAL session_replication_role = replica;
+INSERT INTO prediction.market (market_id, currency, evidence, state)
+SELECT 'm' || number, 'USD', '{}', 'done' FROM generate_series(1, :markets) AS number;
+INSERT INTO core.settlement (
+    source, source_key, version, provider_order, status, outcome, player_id, player_reference,
+    market_id, position_id, currency, payout, settled_at, settled_at_basis, is_resettlement,
+    is_applied, is_change, is_current, accounting_date, record_id, batch_id
+)
+SELECT
+    'prediction', md5('s' || number), 1, 't' || number, 'settled', 'won', 'player', 'hash',
+    'm' || (number % :markets + 1), md5('p' || number), 'USD', 10.5, now(), 'provider', false,
+    true, false, true, current_date, number, 1
+FROM generate_series(1, :settlements) AS number;
+"""
+
+
+@pytest.fixture
+def markets(warehouse: Warehouse) -> Warehouse:
+    """A hundred markets of two hundred settlements each, as autovacuum leaves them."""
+    with warehouse.owner_engine.connect() as connection:
+        connection.execute(text(_MARKETS), {"markets": 100, "settlements": 20_000})
+        connection.commit()
+        connection.execution_options(isolation_level="AUTOCOMMIT")
+        connection.execute(text("VACUUM (ANALYZE) core.settlement, prediction.market"))
+    return warehouse
+
+
+@pytest.mark.parametrize("view", ["market", "market_payout", "market_unpaid"])
+def test_finance_asks_about_one_market_without_reading_the_others(
+    markets: Warehouse, view: str
+) -> None:
+    [read] = asked_by_finance(markets, f"SELECT * FROM finance.{view} WHERE market_id = 'm77'")
+    assert "settlement" not in read.whole_tables
+    assert read.blocks < _blocks_of(markets, "core.settlement") / 2
+
+
+def test_finance_reads_all_markets_without_reading_all_settlements_for_each(
+    markets: Warehouse,
+) -> None:
+    """A settlement's market is looked up by the index, or they are read once for all of them."""
+    settlements = 20_000
+    for view in ("market", "market_unpaid", "market_credit"):
+        [read] = asked_by_finance(markets, f"SELECT * FROM finance.{view}")
+        assert read.blocks < _blocks_of(markets, "core.settlement") + 1.2 * settlements, view
+
+
+def asked_by_finance(warehouse: Warehouse, statement: str) -> list[Read]:
+    """What finance's own login reads for a question."""
+    engine = create_engine(warehouse.finance_url)
+    try:
+        with explained(engine) as read, engine.connect() as connection:
+            connection.execute(text(statement))
+    finally:
+        engine.dispose()
+    return read
 
 
 def reading_history(outbox: Warehouse, read: list[Read]) -> list[Read]:

@@ -29,7 +29,8 @@ LEFT JOIN LATERAL (
         sum(settlement.payout) FILTER (WHERE settlement.status = 'settled') AS payout
     FROM core.settlement AS settlement
     WHERE settlement.source = 'prediction'
-        AND settlement.market_id = market.market_id
+        -- As the index sorts it; compared as the queue sorts its ids, all would be read each time.
+        AND settlement.market_id = market.market_id COLLATE "default"
         AND settlement.is_current
         AND NOT settlement.is_contested
 ) AS published ON true;
