@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -121,15 +122,17 @@ class _EventReader:
             since = cursor.position.get("since_id")
             answer = fetch_events(self._client, since=None if since is None else int(since))
             page = self._decoded(answer, since)
-            newest = max(
-                (one.sequence for one in page.entries if one.sequence is not None), default=-1
-            )
+            newest = _newest(page)
             # However few it gives at a time.
             has_more = newest > int(since or -1)
             position = dict(cursor.position)
+            gaps = _lost(cursor.position, answer)
             if has_more:
                 position["since_id"] = str(newest)
-            gaps = _lost(cursor.position, answer)
+            elif since is not None and not self.received and self._has_begun_anew(int(since)):
+                has_more = True
+                del position["since_id"]
+                gaps.append(_begun_anew(since))
             if gaps or not has_more:
                 # Until all of them are read, what is lost counts from the last time they were.
                 position["read_at"] = answer.requested_at.isoformat()
@@ -141,9 +144,27 @@ class _EventReader:
                 return True
         return False
 
+    def _has_begun_anew(self, since: int) -> bool:
+        """Whether the engine keeps events and none of them is as new as the last one read: then
+        none that it adds would be told as newer than that one for long.
+        """
+        newest = -1
+        for _ in range(self._pages):
+            asked_after = None if newest < 0 else newest
+            answer = fetch_events(self._client, since=asked_after)
+            told = _newest(self._decoded(answer, None if newest < 0 else str(newest)))
+            if told >= since:
+                return False
+            if told <= newest:
+                return newest >= 0
+            newest = told
+        return False
+
     def _decoded(self, answer: Answer, since: str | None) -> EventPage:
         try:
-            return read_events(answer.body)
+            page = read_events(answer.body)
+            _check_order(page)
+            return page
         except PageUndecodable as undecodable:
             finding_id = self._landing.stop(arrived(answer), undecodable.reason, since)
             raise EventsStopped(
@@ -169,6 +190,24 @@ class _EventReader:
                 report_quarantined(connection, SOURCE, self._landing.batch_id)
 
         return enter
+
+
+def _newest(page: EventPage) -> int:
+    """The highest sequence in it; -1 if there is none."""
+    return max((one.sequence for one in page.entries if one.sequence is not None), default=-1)
+
+
+def _check_order(page: EventPage) -> None:
+    """Raise `PageUndecodable` for a page that does not begin with its oldest event: there may be
+    older ones that it leaves out, and reading on behind its newest would pass over them.
+    """
+    sequences = [one.sequence for one in page.entries if one.sequence is not None]
+    for before, after in pairwise(sequences):
+        if after < before:
+            raise PageUndecodable(
+                f"event {after} comes behind {before}, though the oldest are to come first, so "
+                "that older ones may be missing from it"
+            )
 
 
 def _named(record: Record) -> Record:
@@ -245,3 +284,13 @@ def _lost(position: Mapping[str, Any], answer: Answer) -> list[Gap]:
             "Markets resolved meanwhile are to be entered in the form of settle_markets.",
         )
     ]
+
+
+def _begun_anew(since: str) -> Gap:
+    return Gap(
+        range_after=since,
+        range_before="the first event that was kept",
+        reason=f"the engine keeps events, and none of them is as new as event {since}, the last "
+        "one read: its `sequence` has begun anew. All that it keeps are read; markets resolved in "
+        "events that it does not keep are to be entered in the form of settle_markets.",
+    )

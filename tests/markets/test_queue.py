@@ -168,6 +168,60 @@ def test_events_are_read_to_their_end_however_few_come_at_a_time(
     assert len(play.states()) == 5
 
 
+def test_events_that_do_not_begin_with_the_oldest_stop_before_any_is_passed_over(
+    play: MarketPlay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play.engine_changes(markets=5)
+    with monkeypatch.context() as patch:
+        change_events(patch, lambda told: told[::-1][:2])
+        with pytest.raises(EventsStopped, match="older ones may be missing"):
+            play.step("plan")
+    assert play.states() == {}
+    [finding] = play.findings()
+    assert finding.kind == "undecodable_page"
+    play.decide("undecodable_page", "try_again")
+    assert play.step("plan").entered == 5
+
+
+@pytest.mark.parametrize("is_included", [False, True])
+def test_events_whose_sequence_begins_anew_are_read_from_their_start_and_are_a_gap(
+    play: MarketPlay, monkeypatch: pytest.MonkeyPatch, is_included: bool
+) -> None:
+    play.engine_changes(markets=2, since_is_included=is_included)
+    play.step("plan")
+    play.step("plan")
+    assert play.rows("SELECT FROM ops.gap") == []
+    before = events_position(play)["since_id"]
+    play.engine_changes(markets=4)
+    begin_anew(monkeypatch)
+    assert play.step("plan").entered == 2
+    assert len(play.states()) == 4
+    [gap] = play.rows("SELECT * FROM ops.gap")
+    assert (gap.range_after, gap.state) == (before, "open")
+    assert "its `sequence` has begun anew" in gap.reason
+    assert len(play.findings("gap")) == 1
+    assert events_position(play)["since_id"] == "4"
+    play.step("plan")
+    assert len(play.rows("SELECT FROM ops.gap")) == 1
+
+
+def begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the engine count its events from 1."""
+    get = Client.get
+
+    def get_counted(client: Client, path: str, parameters: Any = None) -> Answer:
+        if path != "/events":
+            return get(client, path, parameters)
+        since = parameters.pop("since", 0)
+        answer = get(client, path, parameters)
+        body = json.loads(answer.body)
+        told = [one | {"sequence": n} for n, one in enumerate(body["data"]["events"], 1)]
+        body["data"]["events"] = [one for one in told if one["sequence"] > since]
+        return replace(answer, body=json.dumps(body).encode())
+
+    monkeypatch.setattr(Client, "get", get_counted)
+
+
 @pytest.mark.parametrize("is_withdrawn", [True, False])
 def test_a_market_that_was_given_up_and_is_then_resolved_is_asked_about_once(
     play: MarketPlay, is_withdrawn: bool
