@@ -247,15 +247,15 @@ class Settings(BaseSettings):
     )
 
     odds88_session_messages: int = Field(
-        200_000,
+        5_000_000,
         ge=1,
-        description="Most messages one session of odds88's stream reads; a history longer than that goes on in the next.",
+        description="Most new messages that one session of odds88's stream reads, audits aside; a history longer than that goes on in the next.",
     )
     odds88_audit_hour: int | None = Field(
         3,
         ge=0,
         le=23,
-        description="Hour (UTC) from which, once a day, a session of odds88's stream begins as far back as it tells; none: never.",
+        description="Hour (UTC) from which, once a day, a session of odds88's stream begins as far back as it tells, an audit; none: only after a recovery that took several sessions.",
     )
 
     stream_overlap_seconds: float = Field(

@@ -8,8 +8,12 @@ there.  What is new is told amid history too, so only history counts for that: w
 overlap before the session began, and had more of it told behind it.  One that leaves none behind
 has the bounds of the next doubled.
 
-Once a day an audit begins as far back as the provider tells.  It is a recovery like any other, with
-its own resume points, and is given up for the day if even the widest bounds do not help.
+What was settled before a safe point and is told later than an overlap after, only a session finds
+that asks for all there is and is read to its end: an *audit*.  One is due once a day, and after a
+recovery that was resumed.  It has the widest bounds at once and leaves nothing to resume at: a
+session that asks from a later point is not told what is late.  If it ends too soon, what is new is
+read before it is tried again, and it is given up for the day if it is too long for one session, or
+ends too soon a few times.
 """
 
 from __future__ import annotations
@@ -20,6 +24,9 @@ from typing import Any, Self
 
 # Bounds are doubled so many times at most.
 DOUBLINGS_LIMIT = 5
+WIDEST = 2**DOUBLINGS_LIMIT
+# An audit that ends too soon is tried so many times a day at most.
+AUDIT_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,8 @@ class Terms:
     """What a provider's stream promises, and what we ask of it.
 
     It tells again what is at most `reach` old, of which `reserve` is left to the clocks; messages
-    are late by `overlap` at most; an audit begins at `audit_hour` (UTC), if it is not None.
+    are hardly ever late by more than `overlap`; an audit is due each day from `audit_hour` (UTC)
+    on, if it is not None.
     """
 
     reach: timedelta
@@ -45,17 +53,20 @@ class Position:
     """Where a stream stands; all times are UTC.
 
     `caught_up_began_at` is when the last session began that was read to its end, `cut_short` how
-    many since were not and leave no point to resume at.  `audited_at` is when the last audit began
-    that was read to its end, `auditing_since` when the one under way did, and `audit_given_up_at`
-    when the last one did that was given up.
+    many since were not and leave no point to resume at, and `resumed_at` when the last one began
+    that left one.  `audited_at` is when the last session began that asked for all there is and was
+    read to its end, `audit_tried_at` when the last audit did that was not, `audit_tries` how many
+    were not since one was due, and `audit_given_up_at` when the last one did that was given up.
     """
 
     caught_up_to: datetime | None = None
     caught_up_began_at: datetime | None = None
     resume_at: datetime | None = None
+    resumed_at: datetime | None = None
     cut_short: int = 0
     audited_at: datetime | None = None
-    auditing_since: datetime | None = None
+    audit_tried_at: datetime | None = None
+    audit_tries: int = 0
     audit_given_up_at: datetime | None = None
 
     @classmethod
@@ -88,19 +99,34 @@ class Position:
         """Whether no session has left anything behind yet."""
         return self.caught_up_began_at is None and self.resume_at is None
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether a session with the widest bounds was cut short and leaves no point to resume at:
+        the next one will be as well.
+        """
+        return self.cut_short > DOUBLINGS_LIMIT
+
+    @property
+    def lacks_audit(self) -> bool:
+        """Whether the last audit that was due was given up."""
+        given_up_at, audited_at = self.audit_given_up_at, self.audited_at
+        return given_up_at is not None and (audited_at is None or audited_at < given_up_at)
+
 
 @dataclass(frozen=True)
 class Session:
     """What the next session is to do: from when it asks (None: for all there is), and how far it
     may go, as a multiple of the bounds.
 
+    It `is_whole` if it asks for all that is told again.  An audit is, and has no bound of messages.
     `gap` is a range that is not told again any more.
     """
 
     began_at: datetime
     since: datetime | None
-    is_audit: bool
-    bounds: int
+    is_whole: bool
+    is_audit: bool = False
+    bounds: int = 1
     gap: tuple[datetime, datetime] | None = None
 
 
@@ -129,61 +155,49 @@ def next_session(position: Position, now: datetime, terms: Terms) -> Session:
     """What a session that begins now is to do."""
     bounds = 2 ** min(position.cut_short, DOUBLINGS_LIMIT)
     if position.is_new:
-        return Session(now, None, is_audit=True, bounds=bounds)
-    oldest = terms.oldest(now)
-    since = max(_begin(position, now, terms), oldest)
-    return Session(
-        now,
-        since,
-        is_audit=since == oldest or position.auditing_since is not None,
-        bounds=bounds,
-        gap=_gap(position, now, terms),
-    )
+        return Session(now, None, is_whole=True, bounds=bounds)
+    oldest, gap = terms.oldest(now), _gap(position, now, terms)
+    if _is_audit_due(position, now, terms):
+        return Session(now, oldest, is_whole=True, is_audit=True, bounds=WIDEST, gap=gap)
+    since = _begin(position, oldest, terms)
+    return Session(now, since, is_whole=since == oldest, bounds=bounds, gap=gap)
 
 
 def after_catching_up(position: Position, session: Session, seen: Seen, now: datetime) -> Position:
     """The position once the session was read to its end."""
     reached = None if seen.newest is None else min(seen.newest, now)
-    return replace(
+    caught_up = replace(
         position,
         caught_up_to=_latest(position.safe_point, reached),
         caught_up_began_at=session.began_at,
         resume_at=None,
         cut_short=0,
-        audited_at=_audit_began_at(position, session) or position.audited_at,
-        auditing_since=None,
     )
+    if not session.is_whole:
+        return caught_up
+    return replace(caught_up, audited_at=session.began_at, audit_tried_at=None, audit_tries=0)
 
 
 def after_being_cut_short(
-    position: Position, session: Session, seen: Seen, terms: Terms
+    position: Position, session: Session, seen: Seen, terms: Terms, *, is_too_long: bool
 ) -> Position:
-    """The position once the session ended in any other way.
+    """The position once the session ended in any other way: it `is_too_long` if its bounds ended
+    it.
 
     It resumes where history has surely come to, unless what is then told again is as long as what
     was new: so little would hardly get on, and from messages that come newest first nothing at all.
     """
+    if session.is_audit:
+        return _after_leaving_audit(position, session, is_too_long=is_too_long)
     if not seen.messages:
         return position
-    auditing_since = _audit_began_at(position, session)
-    if _gets_on(seen, terms):
-        return replace(
-            position,
-            resume_at=_latest(position.resume_at, seen.confirmed),
-            cut_short=0,
-            auditing_since=auditing_since,
-        )
-    tried = position.cut_short + 1
-    if auditing_since is None or tried <= DOUBLINGS_LIMIT or position.caught_up_began_at is None:
-        return replace(position, cut_short=tried, auditing_since=auditing_since)
-    # What it was told beyond where the stream stood remains told: a position does not move back.
-    is_beyond = position.safe_point != position.caught_up_to
+    if not _gets_on(seen, terms):
+        return replace(position, cut_short=position.cut_short + 1)
     return replace(
         position,
-        resume_at=position.resume_at if is_beyond else None,
+        resume_at=_latest(position.resume_at, seen.confirmed),
+        resumed_at=session.began_at,
         cut_short=0,
-        auditing_since=None,
-        audit_given_up_at=auditing_since,
     )
 
 
@@ -198,24 +212,40 @@ def passed_gap(
     return session.gap if is_passed else None
 
 
-def _begin(position: Position, now: datetime, terms: Terms) -> datetime:
-    if position.auditing_since is not None:
-        resume_at = position.resume_at
-        return terms.oldest(now) if resume_at is None else resume_at - terms.overlap
-    if position.safe_point is None or _is_audit_due(position, now, terms):
-        return terms.oldest(now)
-    return position.safe_point - terms.overlap
+def _begin(position: Position, oldest: datetime, terms: Terms) -> datetime:
+    if position.safe_point is None or position.safe_point <= oldest:
+        return oldest
+    return max(position.safe_point - terms.overlap, oldest)
 
 
 def _is_audit_due(position: Position, now: datetime, terms: Terms) -> bool:
-    """Whether none has begun since its hour was passed last; a recovery is finished first."""
-    if terms.audit_hour is None or position.resume_at is not None:
+    """Whether none has begun since its hour was passed last, or since a recovery was resumed; a
+    recovery is finished first, and what is new is read between two tries.
+    """
+    if position.resume_at is not None or position.cut_short:
         return False
-    due_at = now.replace(hour=terms.audit_hour, minute=0, second=0, microsecond=0)
-    if due_at > now:
-        due_at -= timedelta(days=1)
+    tried_at, caught_up_at = position.audit_tried_at, position.caught_up_began_at
+    if tried_at is not None and (caught_up_at is None or caught_up_at <= tried_at):
+        return False
+    due_at = _latest(position.resumed_at, _last_audit_hour(now, terms))
     last = _latest(position.audited_at, position.audit_given_up_at)
-    return last is None or last < due_at
+    return due_at is not None and (last is None or last < due_at)
+
+
+def _last_audit_hour(now: datetime, terms: Terms) -> datetime | None:
+    if terms.audit_hour is None:
+        return None
+    passed_at = now.replace(hour=terms.audit_hour, minute=0, second=0, microsecond=0)
+    return passed_at if passed_at <= now else passed_at - timedelta(days=1)
+
+
+def _after_leaving_audit(position: Position, session: Session, *, is_too_long: bool) -> Position:
+    """What it was told says nothing of where the stream stands."""
+    tries = position.audit_tries + 1
+    tried = replace(position, audit_tried_at=session.began_at, audit_tries=tries)
+    if not is_too_long and tries < AUDIT_TRIES:
+        return tried
+    return replace(tried, audit_tries=0, audit_given_up_at=session.began_at)
 
 
 def _gap(position: Position, now: datetime, terms: Terms) -> tuple[datetime, datetime] | None:
@@ -227,10 +257,6 @@ def _gap(position: Position, now: datetime, terms: Terms) -> tuple[datetime, dat
         return None
     known = position.safe_point or read_to
     return (known, oldest) if known < oldest else None
-
-
-def _audit_began_at(position: Position, session: Session) -> datetime | None:
-    return (position.auditing_since or session.began_at) if session.is_audit else None
 
 
 def _gets_on(seen: Seen, terms: Terms) -> bool:

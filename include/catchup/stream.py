@@ -1,6 +1,7 @@
 """Acquire from a stream: one bounded session of a connection that tells history, then what is new.
 
-Rows commit while the session goes on; the position moves when it ends, as `position` decides.  A
+Rows commit while the session goes on; the position moves when it ends, as `position` decides.  What
+bounds a session is how long it lasts and how much of what it is told is new.  A
 stream does not say where history ends, and a ping may come in the midst of it, so a session has
 caught up only if for `stream_quiet_seconds`
 - nothing but pings came, two of them at least, or
@@ -16,6 +17,7 @@ later one makes it.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -139,7 +141,7 @@ def read_stream(
             raise
     if ended.error is not None and ended.how != "refused":
         raise ended.error
-    note = _told(ended, reader.seen, after)
+    note = _told(ended, reader.seen, session, after)
     _log.info("%s", note)
     return StreamRead(has_reached_end=ended.how == "caught_up", note=note)
 
@@ -148,6 +150,15 @@ def read_stream(
 class _Ended:
     how: Ending
     error: ProviderError | None = None
+
+
+@dataclass(frozen=True)
+class _Commit:
+    """Messages that are being committed: how many there are, and how many of them were new."""
+
+    landed: Future[int]
+    messages: int
+    bytes: int
 
 
 class _Reader:
@@ -172,11 +183,11 @@ class _Reader:
         self._settings = settings
         self._session = session
         self._writer = writer
-        self._under_way: Future[int] | None = None
+        self._under_way: _Commit | None = None
         self._history = History(session.began_at, stream.terms(settings).overlap)
         self._held: list[Message] = []
         self._held_bytes = 0
-        self._bytes = 0
+        self._new = self._new_bytes = 0
         self._committed_at = self._heard_at = self._began = time.monotonic()
 
     def listen(self, feed: Feed, token: Token) -> _Ended:
@@ -185,7 +196,7 @@ class _Reader:
         _log.info(
             "Connecting for what was settled since %s%s.",
             "the beginning" if since is None else f"{since:%Y-%m-%d %H:%M:%S} UTC",
-            ", as far back as is told" if since and self._session.is_audit else "",
+            ", as far back as is told" if since and self._session.is_whole else "",
         )
         try:
             with closing(feed.connect(token, _revision(self._session))) as socket:
@@ -222,14 +233,13 @@ class _Reader:
                 return _Ended("silent", self._silence())
             if self._history.is_over(now, self._settings.stream_quiet_seconds):
                 return _Ended("caught_up")
+            self._commit_if_due(now)
             if self._is_bound_reached(now):
                 return _Ended("bound")
-            self._commit_if_due(now)
 
     def _take(self, body: bytes, now: float) -> None:
         self.frames += 1
         self._heard_at = now
-        self._bytes += len(body)
         if not body or body.isspace():
             _log.warning("A message without any content was passed over.")
             return
@@ -243,12 +253,32 @@ class _Reader:
         self._held_bytes += len(body)
 
     def _is_bound_reached(self, now: float) -> bool:
-        bounds, settings = self._session.bounds, self._settings
-        return (
-            self._history.seen_messages >= bounds * self._stream.session_messages(settings)
-            or self._bytes >= bounds * settings.land_bytes_limit
-            or now - self._began >= bounds * settings.land_time_limit_seconds
-        )
+        """Whether it lasts too long, or too much is new: what is told again does not count, else a
+        session that begins with much of it would never get on.
+        """
+        if now - self._began >= self._session.bounds * self._settings.land_time_limit_seconds:
+            return True
+        if not self._may_be_full():
+            return False
+        self._end_commit()
+        return self._may_be_full()
+
+    def _may_be_full(self) -> bool:
+        """Whether too much is new if all that is not committed yet is."""
+        under_way = self._under_way
+        messages = self._new + len(self._held) + (under_way.messages if under_way else 0)
+        size = self._new_bytes + self._held_bytes + (under_way.bytes if under_way else 0)
+        return messages >= self._most_messages or size >= self._most_bytes
+
+    @property
+    def _most_messages(self) -> float:
+        if self._session.is_audit:
+            return math.inf
+        return self._session.bounds * self._stream.session_messages(self._settings)
+
+    @property
+    def _most_bytes(self) -> int:
+        return self._session.bounds * self._settings.land_bytes_limit
 
     def _silence(self) -> Retriable:
         provider = self._landing.source
@@ -260,21 +290,26 @@ class _Reader:
         )
 
     def _commit_if_due(self, now: float) -> None:
+        # Never so much at once that it alone would end the session: it may not be new.
         is_due = (
-            len(self._held) >= self._settings.land_commit_records
-            or self._held_bytes >= _COMMIT_BYTES
+            len(self._held) >= min(self._settings.land_commit_records, self._most_messages)
+            or self._held_bytes >= min(_COMMIT_BYTES, self._most_bytes)
             or now - self._committed_at >= self._settings.land_commit_seconds
         )
         if is_due and self._held:
+            messages, size = len(self._held), self._held_bytes
             pages = self.take_held()
-            self._under_way = self._writer.submit(self._landing.add, *pages)
+            landed = self._writer.submit(self._landing.add, *pages)
+            self._under_way = _Commit(landed, messages, size)
             self._committed_at = time.monotonic()
 
     def _end_commit(self) -> None:
         """Wait for the commit that is under way; what it raises is raised here, once."""
         under_way, self._under_way = self._under_way, None
         if under_way is not None:
-            under_way.result()
+            new = under_way.landed.result()
+            self._new += new
+            self._new_bytes += under_way.bytes if new else 0
 
     def _pages(self, messages: Sequence[Message]) -> Iterator[ArrivedPage]:
         """The messages, many on a page; one that holds a line break is a page of its own, so that
@@ -376,14 +411,21 @@ def _position_after(
 ) -> Position:
     if how == "caught_up":
         return after_catching_up(position, session, seen, datetime.now(UTC))
-    return after_being_cut_short(position, session, seen, terms)
+    return after_being_cut_short(position, session, seen, terms, is_too_long=how == "bound")
 
 
-def _told(ended: _Ended, seen: Seen, after: Position) -> str:
+def _told(ended: _Ended, seen: Seen, session: Session, after: Position) -> str:
     """Where a session ended and why."""
     read = f"{seen.messages} messages were read"
     if ended.how == "caught_up":
         return f"{read}; the provider has nothing more."
+    if session.is_audit:
+        if after.audit_tries:
+            goes_on = "it is tried again once what is new has been read"
+        else:
+            goes_on = "it is given up until the next is due, and watch_feeds tells so"
+        why = ended.error or "The bounds of one session were reached."
+        return f"{read} of an audit, which counts only if it is read to its end: {goes_on}. {why}"
     if ended.error is not None:
         return f"{read}. {ended.error}"
     if after.resume_at is None or after.cut_short:

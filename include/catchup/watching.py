@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, func, select, text
@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from include.catchup import bet_register
 from include.catchup.confirming import unconfirmed
+from include.catchup.position import WIDEST, Position
 from include.settings import Settings
 from include.warehouse import markets
 from include.warehouse.database import transaction
@@ -27,9 +28,16 @@ from include.warehouse.tables import finding as finding_table
 _TOLD_AGAIN = timedelta(hours=71)
 # What closes by itself here.
 _KINDS = (
-    *("feed_late", "window_closing", "batch_stuck"),
+    *("feed_late", "window_closing", "stream_unfinished", "batch_stuck"),
     *("hints_unconfirmed", "bets_absent", "bets_open_long"),
 )
+
+_WHY_UNFINISHED = (
+    "How each ended is in ops.connect_attempt. `bound`: it is too long for one session; raise "
+    "SETTLEMENTS_LAND_TIME_LIMIT_SECONDS or SETTLEMENTS_LAND_BYTES_LIMIT. Anything else: its "
+    "connections do not hold; the logs of the task `land` say why."
+)
+_EVER = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,7 @@ def watch(engine: Engine, feeds: Sequence[tuple[str, str]], settings: Settings) 
         causes = [
             *_late_feeds(connection, feeds, timedelta(seconds=settings.feed_late_seconds)),
             *_closing_windows(connection, feeds, warning),
+            *_unfinished_streams(connection, feeds),
             *_stuck_batches(connection, timedelta(seconds=settings.batch_stuck_seconds)),
             *_unconfirmed_hints(connection, settings),
             *_odd_bets(connection, settings),
@@ -163,6 +172,54 @@ def _closing(row: Row[Any], closes_at: datetime, left: timedelta) -> _Cause:
         detail={"read_to": row.read_to.isoformat(), "closes_at": closes_at.isoformat()},
     )
     return _Cause(finding, closes_at if has_closed else row.read_to)
+
+
+def _unfinished_streams(
+    connection: Connection, feeds: Sequence[tuple[str, str]]
+) -> Iterator[_Cause]:
+    """Streams of which even the widest sessions do not read what they are to read."""
+    for row in connection.execute(select(cursor_table).order_by(cursor_table.c.source)):
+        position = Position.from_json(row.position)
+        if (row.source, row.feed) not in feeds:
+            continue
+        if position.is_stuck:
+            yield _Cause(_unread(row, position.cut_short), position.caught_up_began_at or _EVER)
+        elif position.lacks_audit:
+            yield _Cause(_unaudited(row, position), position.audited_at or _EVER)
+
+
+def _unread(row: Row[Any], sessions: int) -> Finding:
+    return Finding(
+        kind="stream_unfinished",
+        source=row.source,
+        subject=row.feed,
+        summary=f"{row.source} {row.feed} is not read on: {sessions} sessions in succession ended "
+        "before its end, were not told in order, and so began at the same place, the last of them "
+        f"with bounds {WIDEST} times as wide. {_WHY_UNFINISHED}",
+        kept="What had arrived is kept and goes on. Every run tries again; this finding closes "
+        "itself when the stream has been read to its end.",
+        detail={"cut_short": sessions},
+    )
+
+
+def _unaudited(row: Row[Any], position: Position) -> Finding:
+    audited_at, given_up_at = position.audited_at, position.audit_given_up_at
+    last = f"The last that was began at {audited_at:%Y-%m-%d %H:%M} UTC" if audited_at else "None"
+    return Finding(
+        kind="stream_unfinished",
+        source=row.source,
+        subject=f"{row.feed} audit",
+        summary=f"The audit of {row.source} {row.feed} that began at {given_up_at:%Y-%m-%d %H:%M} "
+        f"UTC was not read to its end, and is given up until the next is due. {last}"
+        f"{'' if audited_at else ' ever was'}: what {row.source} told late since may be missing, "
+        f"and after 3 days it is told no more. {_WHY_UNFINISHED}",
+        kept="What had arrived is kept, and what is new goes on. This finding closes itself when "
+        "an audit has been read to its end.",
+        detail={
+            "audited_at": audited_at and audited_at.isoformat(),
+            "given_up_at": given_up_at and given_up_at.isoformat(),
+        },
+    )
 
 
 def _stuck_batches(connection: Connection, limit: timedelta) -> Iterator[_Cause]:

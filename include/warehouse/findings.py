@@ -349,6 +349,13 @@ KINDS: dict[str, Kind] = {
         "arrived is kept, and the rest is lost unless its DAG succeeds in time.",
         _ACKNOWLEDGE,
     ),
+    "stream_unfinished": Kind(
+        "warning",
+        "A stream, or the audit that finds what it told late, cannot be read to its end by the "
+        "longest session there is: what had arrived is kept and goes on, and what was not told "
+        "may be lost after 3 days.",
+        _ACKNOWLEDGE,
+    ),
     "batch_stuck": Kind(
         "warning",
         "A batch does not get on: all that arrived is kept, and nothing of it is published "

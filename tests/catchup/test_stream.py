@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,11 +21,13 @@ from sqlalchemy import Engine, text
 from include.catchup.acquiring import Landed, land
 from include.catchup.position import Position
 from include.catchup.sources import SOURCES, Source
+from include.catchup.watching import watch
 from include.providers.errors import Fatal, ProviderError, Retriable, StreamEnded
 from include.providers.odds88 import Feed, PageEntry, Token, read_message
 from include.sandbox.app import FAULTS_OF_STREAMS
 from include.sandbox.client import Sandbox
 from include.settings import Settings
+from tests.feeding_bets import bet, message
 from tests.killing import Moment, Point, Task, Worker
 from tests.playing import SETTINGS, Play, run_tasks, with_ample_budgets
 from tests.sandboxes import odds88_feed, odds88_messages
@@ -297,6 +299,33 @@ def test_a_session_is_bounded_in_bytes_and_time(
     assert listener.position().cut_short == 1
 
 
+def test_what_is_told_again_does_not_count_against_the_bounds(listener: Listener) -> None:
+    """All of it lies within the overlap, and is more than a session may have that is new."""
+    listener.configure(messages=900)
+    bounds = {"odds88_session_messages": 400, "land_bytes_limit": 400_000}
+    listener.use(**bounds, land_commit_records=300)
+    while not listener.land().has_reached_end:
+        pass
+    assert [listener.land().has_reached_end for _ in range(3)] == [True] * 3
+    assert listener.position().cut_short == 0
+    listener.sandbox.advance("odds88", 500)
+    cut = listener.land()
+    assert (0 < cut.landed <= 400, cut.received > 900, cut.has_reached_end) == (True, True, False)
+
+
+def test_a_recovery_ends_though_a_late_message_comes_in_each_session(listener: Listener) -> None:
+    listener.configure(messages=1200, history_seconds=48 * 3600)
+    listener.use(stream_overlap_seconds=60.0, odds88_session_messages=50, land_commit_records=500)
+    longest_ago = datetime.now(UTC) - timedelta(hours=71)
+    for session in range(6):
+        late = bet(0, betId=f"late{session}", settlementTime=longest_ago.isoformat())
+        listener.fault("foreign_messages", texts=[message(late).decode()], after_messages=40)
+        if (landed := listener.land()).has_reached_end:
+            break
+    assert landed.has_reached_end
+    assert listener.missing() == 0
+
+
 def test_silence_ends_a_session_and_what_came_before_it_stays(listener: Listener) -> None:
     listener.use(stream_silence_seconds=0.3)
     listener.fault("stalled_stream", after_messages=40)
@@ -358,6 +387,65 @@ def test_what_a_session_has_missed_is_found_by_the_audit(listener: Listener) -> 
     revision = int(listener.sandbox.odds88_attempts()[-1]["revision"])
     assert revision == pytest.approx(datetime.now(UTC).timestamp() - 71 * 3600, abs=60)
     assert listener.land().received < 60
+
+
+def all_audited(listener: Listener) -> int:
+    """How many sessions it took until an audit has been read to its end."""
+    for sessions in range(1, 100):
+        landed = listener.land()
+        if landed.has_reached_end and listener.position().audited_at is not None:
+            return sessions
+    raise AssertionError("no audit was read to its end")
+
+
+@pytest.mark.parametrize("order", ["first_sent", "settlement_time"])
+def test_what_was_late_for_a_recovery_of_several_sessions_is_found_by_the_audit_behind_it(
+    listener: Listener, order: str
+) -> None:
+    """Some messages tell a time hours before they are told, and a session is asked for by time."""
+    listener.configure(messages=1500, history_seconds=70 * 3600, recovery_order=order)
+    listener.use(odds88_session_messages=100)
+    assert all_audited(listener) > 2
+    assert listener.missing() == 0
+    [audit] = listener.sandbox.odds88_attempts()[-1:]
+    assert int(audit["revision"]) == pytest.approx(
+        datetime.now(UTC).timestamp() - 71 * 3600, abs=60
+    )
+
+
+def test_an_audit_that_breaks_off_does_not_count_and_leaves_the_position_alone(
+    listener: Listener,
+) -> None:
+    listener.configure(messages=600, history_seconds=70 * 3600)
+    listener.land()
+    listener.use(odds88_audit_hour=0, odds88_session_messages=10)
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    listener.move(audited_at=yesterday)
+    before = listener.position()
+    listener.fault("closed_stream", after_messages=500)
+    with pytest.raises(StreamEnded):
+        listener.land()
+    broken_off = listener.position()
+    assert broken_off.audit_tried_at is not None
+    assert broken_off == replace(before, audit_tried_at=broken_off.audit_tried_at, audit_tries=1)
+    news, audit = listener.land(), listener.land()
+    assert (news.received < 100, news.has_reached_end) == (True, True)
+    assert (audit.received > 600, audit.has_reached_end) == (True, True)
+    assert (listener.position().audited_at or yesterday) > yesterday
+
+
+def test_an_audit_that_is_too_long_for_one_session_is_told(listener: Listener) -> None:
+    listener.land()
+    listener.use(odds88_audit_hour=0, land_time_limit_seconds=0.001)
+    listener.move(audited_at=datetime.now(UTC) - timedelta(days=1))
+    listener.fault("slow_messages", seconds=0.02)
+    audit = listener.land()
+    assert "an audit, which counts only if it is read to its end: it is given up" in audit.note
+    listener.use(land_time_limit_seconds=240.0)
+    assert listener.land().has_reached_end
+    watch(listener.warehouse.engine, [("odds88", "settlements")], listener.settings)
+    [told] = listener.rows("SELECT * FROM ops.finding WHERE state = 'open'")
+    assert (told.kind, told.subject) == ("stream_unfinished", "settlements audit")
 
 
 def test_more_than_three_days_away_leave_a_gap_and_a_finding(listener: Listener) -> None:

@@ -15,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.catchup.position import (
+    AUDIT_TRIES,
     DOUBLINGS_LIMIT,
+    WIDEST,
     Position,
     Seen,
     Session,
@@ -49,6 +51,17 @@ def caught_up(to: datetime, began_at: datetime | None = None, **more: Any) -> Po
 
 def seen(first: datetime, newest: datetime, *, is_in_order: bool = True) -> Seen:
     return Seen(100, first, newest, is_in_order, confirmed=newest)
+
+
+def cut_short(
+    position: Position,
+    session: Session,
+    seen: Seen,
+    terms: Terms = TERMS,
+    *,
+    at_bounds: bool = True,
+) -> Position:
+    return after_being_cut_short(position, session, seen, terms, is_too_long=at_bounds)
 
 
 # --- from when the next session is told again ---------------------------------------------------
@@ -109,57 +122,113 @@ def test_once_a_day_a_session_begins_as_far_back_as_it_can(
     assert not next_session(done, NOW + HOUR, AUDITING).is_audit
 
 
-def test_an_audit_does_not_look_like_moving_back() -> None:
-    position = caught_up(NOW - HOUR, audited_at=NOW - DAY)
-    session = next_session(position, NOW, AUDITING)
-    cut = after_being_cut_short(position, session, seen(OLDEST, OLDEST + HOUR), AUDITING)
-    assert cut.resume_at == OLDEST + HOUR
-    assert place_of(cut.to_json()) == place_of(position.to_json())
-    going_on = next_session(cut, NOW, AUDITING)
-    assert (going_on.since, going_on.is_audit) == (OLDEST + HOUR - TERMS.overlap, True)
-    done = after_catching_up(cut, going_on, seen(OLDEST + HOUR, NOW), NOW + HOUR)
-    assert (done.audited_at, done.caught_up_to) == (NOW, NOW)
+def audit_of(position: Position, now: datetime = NOW) -> Session:
+    session = next_session(position, now, AUDITING)
+    assert (session.is_audit, session.is_whole, session.bounds) == (True, True, WIDEST)
+    assert session.since == AUDITING.oldest(now)
+    return session
 
 
-def test_an_audit_that_the_widest_bounds_do_not_help_is_given_up_for_the_day() -> None:
-    position = caught_up(NOW - HOUR, audited_at=NOW - DAY)
-    bounds = []
-    for _ in range(DOUBLINGS_LIMIT + 1):
-        session = next_session(position, NOW, AUDITING)
-        bounds.append(session.bounds)
-        assert session.is_audit
-        told = seen(NOW, NOW, is_in_order=False)
-        position = after_being_cut_short(position, session, told, AUDITING)
-    assert bounds == [1, 2, 4, 8, 16, 32]
-    session = next_session(position, NOW, AUDITING)
+def news_after(position: Position, now: datetime) -> Position:
+    """The position once an ordinary session has read what is new."""
+    session = next_session(position, now, AUDITING)
     assert (session.is_audit, session.bounds) == (False, 1)
-    assert session.since == NOW - HOUR - TERMS.overlap
-    assert next_session(position, NOW + DAY, AUDITING).is_audit
+    assert position.safe_point is not None
+    assert session.since == position.safe_point - TERMS.overlap
+    return after_catching_up(position, session, seen(now - HOUR, now), now)
 
 
-@pytest.mark.parametrize("come_to", [-HOUR, timedelta(minutes=40)])
-def test_an_audit_that_is_given_up_does_not_look_like_moving_back(come_to: timedelta) -> None:
-    """What it had come to counts if that lies beyond where the stream stood before."""
+def test_an_audit_leaves_nothing_to_resume_at() -> None:
+    """A session that began later would not be told what was settled earlier and is told late."""
     position = caught_up(NOW - HOUR, audited_at=NOW - DAY)
+    told = seen(OLDEST, NOW - HOUR / 2)
+    cut = cut_short(position, audit_of(position), told, AUDITING, at_bounds=False)
+    assert (cut.safe_point, cut.resume_at, cut.cut_short) == (NOW - HOUR, None, 0)
+    assert cut.audited_at == NOW - DAY
+
+
+def test_an_audit_that_is_too_long_for_one_session_is_given_up_for_the_day() -> None:
+    position = caught_up(NOW - HOUR, audited_at=NOW - DAY)
+    session = audit_of(position)
+    position = cut_short(position, session, seen(OLDEST, NOW - DAY), AUDITING)
+    assert position.lacks_audit
+    position = news_after(position, NOW + HOUR)
+    assert not next_session(position, NOW + 2 * HOUR, AUDITING).is_audit
+    again = audit_of(position, NOW + DAY)
+    done = after_catching_up(position, again, seen(OLDEST + DAY, NOW + DAY), NOW + DAY)
+    assert not done.lacks_audit
+    assert done.audited_at == NOW + DAY
+
+
+@pytest.mark.parametrize("told", [Seen(), seen(OLDEST, NOW - DAY)])
+def test_an_audit_that_breaks_off_is_tried_again_once_what_is_new_was_read(told: Seen) -> None:
+    position, now = caught_up(NOW - HOUR, audited_at=NOW - DAY), NOW
+    for tries in range(1, AUDIT_TRIES + 1):
+        session = audit_of(position, now)
+        position = cut_short(position, session, told, AUDITING, at_bounds=False)
+        assert position.lacks_audit == (tries == AUDIT_TRIES)
+        position = news_after(position, now + HOUR / 6)
+        now += HOUR / 3
+    assert not next_session(position, now, AUDITING).is_audit
+    audit_of(position, NOW + DAY)
+
+
+def test_what_is_new_is_read_to_its_end_before_an_audit_is_tried_again() -> None:
+    position = caught_up(NOW - HOUR, audited_at=NOW - DAY)
+    position = cut_short(position, audit_of(position), Seen(), AUDITING, at_bounds=False)
     session = next_session(position, NOW, AUDITING)
-    reached = NOW - HOUR + come_to
-    position = after_being_cut_short(position, session, seen(OLDEST, reached), AUDITING)
-    for _ in range(DOUBLINGS_LIMIT + 1):
-        before, session = position, next_session(position, NOW, AUDITING)
-        assert (session.since, session.is_audit) == (reached - TERMS.overlap, True)
-        told = seen(NOW, NOW, is_in_order=False)
-        position = after_being_cut_short(before, session, told, AUDITING)
-        assert place_of(position.to_json()) == place_of(before.to_json())
+    position = cut_short(position, session, seen(NOW, NOW, is_in_order=False), AUDITING)
     session = next_session(position, NOW, AUDITING)
-    assert (session.is_audit, session.bounds) == (False, 1)
-    assert session.since == max(NOW - HOUR, reached) - TERMS.overlap
-    done = after_catching_up(position, session, seen(reached, NOW), NOW)
-    assert not next_session(done, NOW, AUDITING).is_audit
+    assert (session.is_audit, session.bounds) == (False, 2)
 
 
 def test_a_recovery_is_finished_before_an_audit_begins() -> None:
     position = caught_up(NOW - DAY, audited_at=NOW - DAY, resume_at=NOW - HOUR)
     assert not next_session(position, NOW, AUDITING).is_audit
+    position = caught_up(NOW - DAY, audited_at=NOW - DAY, cut_short=1)
+    assert not next_session(position, NOW, AUDITING).is_audit
+
+
+@pytest.mark.parametrize("terms", [TERMS, AUDITING])
+def test_a_recovery_that_was_resumed_is_followed_by_an_audit(terms: Terms) -> None:
+    """At any hour, and also if none is wished for each day: it may have missed what was late."""
+    position = caught_up(NOW - 9 * HOUR, NOW - 9 * HOUR)
+    position = replace(position, audited_at=NOW - HOUR)
+    session = next_session(position, NOW, terms)
+    position = cut_short(position, session, seen(NOW - 9 * HOUR, NOW - 5 * HOUR), terms)
+    session = next_session(position, NOW + HOUR, terms)
+    assert (session.since, session.is_whole) == (NOW - 5 * HOUR - TERMS.overlap, False)
+    position = after_catching_up(position, session, seen(NOW - 5 * HOUR, NOW), NOW + HOUR)
+    session = next_session(position, NOW + HOUR, terms)
+    assert session.is_audit
+    done = after_catching_up(position, session, seen(OLDEST, NOW), NOW + HOUR)
+    assert not next_session(done, NOW + 2 * HOUR, terms).is_audit
+
+
+@pytest.mark.parametrize("sessions", [1, 2])
+def test_a_first_load_is_an_audit_only_if_one_session_reads_it(sessions: int) -> None:
+    position = Position()
+    session = next_session(position, NOW, TERMS)
+    if sessions == 2:
+        position = cut_short(position, session, seen(OLDEST, NOW - DAY))
+        session = next_session(position, NOW, TERMS)
+    position = after_catching_up(position, session, seen(NOW - DAY, NOW), NOW)
+    assert position.audited_at == (NOW if sessions == 1 else None)
+    assert next_session(position, NOW, TERMS).is_audit == (sessions == 2)
+
+
+def test_a_recovery_that_starts_over_is_stuck_once_its_widest_bounds_did_not_help() -> None:
+    position, bounds = caught_up(NOW - DAY), []
+    for _ in range(DOUBLINGS_LIMIT + 1):
+        assert not position.is_stuck
+        session = next_session(position, NOW, TERMS)
+        bounds.append(session.bounds)
+        position = cut_short(position, session, seen(NOW, NOW, is_in_order=False))
+    assert bounds == [1, 2, 4, 8, 16, 32]
+    assert position.is_stuck
+    session = next_session(position, NOW, TERMS)
+    assert session.bounds == WIDEST
+    assert not after_catching_up(position, session, seen(NOW, NOW), NOW).is_stuck
 
 
 # --- where a session resumes --------------------------------------------------------------------
@@ -172,7 +241,7 @@ def resumed_at(*told_at: datetime) -> datetime | None:
     history = History(session.began_at, TERMS.overlap)
     for settled_at in told_at:
         history.add(settled_at, 0.0)
-    return after_being_cut_short(position, session, history.seen, TERMS).resume_at
+    return cut_short(position, session, history.seen).resume_at
 
 
 def every_five_minutes(count: int) -> list[datetime]:
@@ -221,7 +290,7 @@ def test_who_was_away_for_less_has_none() -> None:
 def test_a_first_load_that_was_cut_short_and_left_alone_for_longer_has_one_too() -> None:
     first = next_session(Position(), NOW, TERMS)
     part = seen(NOW - 3 * DAY, NOW - 65 * HOUR)
-    position = after_being_cut_short(Position(), first, part, TERMS)
+    position = cut_short(Position(), first, part)
     assert next_session(position, NOW + 6 * HOUR, TERMS).gap is None
     session = next_session(position, NOW + DAY / 2, TERMS)
     assert session.gap == (NOW - 65 * HOUR, OLDEST + DAY / 2)
@@ -236,10 +305,10 @@ def test_a_stream_that_was_quiet_for_longer_but_read_to_its_end_has_none() -> No
 def test_a_gap_is_told_once_though_its_recovery_takes_several_sessions() -> None:
     position = caught_up(NOW - 4 * DAY)
     session = next_session(position, NOW, TERMS)
-    nothing = after_being_cut_short(position, session, Seen(), TERMS)
+    nothing = cut_short(position, session, Seen())
     assert passed_gap(session, position, nothing) is None
     part = seen(OLDEST, OLDEST + HOUR)
-    resuming = after_being_cut_short(position, session, part, TERMS)
+    resuming = cut_short(position, session, part)
     assert passed_gap(session, position, resuming) == session.gap
     assert next_session(resuming, NOW, TERMS).gap is None
 
@@ -323,12 +392,14 @@ def test_nothing_told_before_the_next_session_begins_is_left_out(
         if part == told:
             position = after_catching_up(before, session, listen(heard, session), now)
         else:
-            position = after_being_cut_short(before, session, listen(heard, session), terms)
+            position = cut_short(before, session, listen(heard, session), terms)
         if gap := passed_gap(session, before, position):
             lost.append(gap)
         assert Position.from_json(position.to_json()) == position
         assert int(place_of(position.to_json()) or 0) >= int(place_of(before.to_json()) or 0)
-        following = next_session(position, now, replace(terms, audit_hour=None))
+        # An audit that is due would hide from where the one behind it goes on.
+        settled = replace(position, resumed_at=None)
+        following = next_session(settled, now, replace(terms, audit_hour=None))
         for one in messages:
             is_passed = following.since is not None and one.settled < following.since
             is_lost = any(start - terms.overlap <= one.settled < end for start, end in lost)
@@ -357,7 +428,7 @@ def test_a_recovery_too_long_for_one_session_ends(
         if part == told:
             position = after_catching_up(position, session, listen(part, session), now)
         else:
-            position = after_being_cut_short(position, session, listen(part, session), TERMS)
+            position = cut_short(position, session, listen(part, session))
         sessions += 1
         assert sessions <= 60
     assert {one for one in messages if one.settled >= now - TERMS.reach + 2 * HOUR} <= read

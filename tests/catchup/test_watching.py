@@ -199,6 +199,52 @@ def test_a_window_of_a_feed_that_is_not_ours_is_not_watched(
     assert look(warehouse) == NOTHING
 
 
+def test_a_stream_that_the_widest_sessions_do_not_read_on_is_told_until_it_is(
+    warehouse: Warehouse, connection: Connection
+) -> None:
+    def cut_short(sessions: int) -> None:
+        stand(connection, caught_up_began_at=1)
+        connection.execute(
+            text(f"UPDATE ops.cursor SET position = position || '{{\"cut_short\": {sessions}}}'")
+        )
+
+    cut_short(5)
+    assert look(warehouse) == NOTHING
+    cut_short(6)
+    [opened] = look(warehouse).opened
+    told = only_finding(connection, "stream_unfinished")
+    assert (told.finding_id, told.subject) == (opened, SOURCE.feed)
+    assert "6 sessions in succession ended before its end" in told.summary
+    assert "SETTLEMENTS_LAND_TIME_LIMIT_SECONDS" in told.summary
+    cut_short(0)
+    assert look(warehouse) == Watched(opened=[], closed=[opened])
+
+
+def test_an_audit_that_is_given_up_is_told_once_until_one_is_read_to_its_end(
+    warehouse: Warehouse, connection: Connection
+) -> None:
+    stand(connection, caught_up_began_at=1, audited_at=10, audit_given_up_at=11)
+    assert look(warehouse) == NOTHING
+    stand(connection, caught_up_began_at=1, audited_at=34, audit_given_up_at=10)
+    [opened] = look(warehouse).opened
+    told = only_finding(connection, "stream_unfinished")
+    assert (told.finding_id, told.subject) == (opened, f"{SOURCE.feed} audit")
+    assert "was not read to its end, and is given up until the next is due" in told.summary
+    decide(warehouse, opened, "acknowledge")
+    stand(connection, caught_up_began_at=0, audited_at=34, audit_given_up_at=1)
+    assert look(warehouse) == NOTHING
+
+
+def test_an_audit_that_never_was_read_to_its_end_is_told_as_well(
+    warehouse: Warehouse, connection: Connection
+) -> None:
+    stand(connection, caught_up_began_at=1, audit_given_up_at=10)
+    [opened] = look(warehouse).opened
+    assert "None ever was" in only_finding(connection, "stream_unfinished").summary
+    stand(connection, caught_up_began_at=1, audit_given_up_at=10, audited_at=0)
+    assert look(warehouse) == Watched(opened=[], closed=[opened])
+
+
 def test_a_batch_that_nothing_moves_is_stuck_until_it_is_published(
     warehouse: Warehouse, connection: Connection
 ) -> None:

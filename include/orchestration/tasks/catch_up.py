@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from include.catchup import acquiring, hints
-from include.catchup.position import DOUBLINGS_LIMIT
+from include.catchup.position import WIDEST
 from include.catchup.sources import SOURCES, Source
 from include.catchup.stream import Stream
 from include.orchestration.assets import SETTLEMENTS
@@ -28,7 +28,7 @@ def land_time_limit(source: Source, settings: Settings = SETTINGS) -> timedelta:
     """
     bound = settings.land_time_limit_seconds
     if isinstance(source.acquire, Stream):
-        bound *= 2**DOUBLINGS_LIMIT
+        bound *= WIDEST
         bound += settings.stream_lease_seconds + settings.call_deadline_seconds
     return timedelta(seconds=bound + longest_call(settings) + 120)
 
