@@ -54,6 +54,8 @@ _log = logging.getLogger(__name__)
 _COMMIT_BYTES = 16 * 2**20
 # Late messages are rarer than this.
 _NEWS_A_LATE_MESSAGE = 20
+# Nothing was settled before: .NET writes an empty time as that of year 1.
+_EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 # How often a session that hears nothing looks whether it is to go on.
 _LONGEST_LOOK_SECONDS = 1.0
 
@@ -198,6 +200,8 @@ class _Reader:
             "the beginning" if since is None else f"{since:%Y-%m-%d %H:%M:%S} UTC",
             ", as far back as is told" if since and self._session.is_whole else "",
         )
+        # Whoever slept since this was written down may have a successor that is connected.
+        self._connections.check_ours()
         try:
             with closing(feed.connect(token, _revision(self._session))) as socket:
                 self._heard_at = time.monotonic()
@@ -402,7 +406,9 @@ class History:
             self._news_at = None
 
     def _is_impossible(self, told_at: datetime) -> bool:
-        """Whether it lies so far ahead that it says nothing of when it was told."""
+        """Whether it lies so far ahead or back that it says nothing of when it was told."""
+        if told_at < _EARLIEST:
+            return True
         return told_at > self._surely_possible and told_at > datetime.now(UTC) + self._overlap
 
 

@@ -263,6 +263,29 @@ def test_a_message_with_line_breaks_and_one_without_content_harm_no_other(
     assert (held.stage, held.rule) == ("raw", "unreadable")
 
 
+@pytest.mark.parametrize("after_messages", [0, 30])
+def test_bets_with_the_empty_time_of_dotnet_land_and_stop_nothing(
+    listener: Listener, after_messages: int
+) -> None:
+    bets = [bet(0, betId=f"b{n}", settlementTime="0001-01-01T00:00:00Z") for n in range(2)]
+    texts = [message(one).decode() for one in bets]
+    listener.fault("foreign_messages", texts=texts, after_messages=after_messages)
+    landed = listener.land()
+    assert (landed.landed, landed.has_reached_end) == (62, True)
+    assert listener.land().has_reached_end
+    assert listener.missing() == 0
+
+
+def test_a_stream_of_nothing_but_an_empty_time_goes_on(listener: Listener) -> None:
+    listener.configure(messages=0)
+    text = message(bet(0, settlementTime="0001-01-01T00:00:00Z")).decode()
+    listener.fault("foreign_messages", texts=[text], after_messages=0)
+    assert listener.land().has_reached_end
+    listener.sandbox.advance("odds88", 5)
+    assert listener.land().has_reached_end
+    assert listener.missing() == 0
+
+
 # --- bounds -------------------------------------------------------------------------------------
 
 
@@ -539,6 +562,24 @@ def test_who_loses_its_lease_while_it_logs_in_does_not_connect(
     monkeypatch.setattr(Feed, "log_in", slow_log_in)
     assert "Another process holds odds88/stream since" in listener.land().note
     assert (listener.endings(), listener.sandbox.odds88_attempts()) == ([], [])
+
+
+def test_who_sleeps_past_its_lease_before_it_connects_does_not_connect(
+    listener: Listener,
+) -> None:
+    """It had written its connection down already."""
+    listener.use(stream_lease_seconds=1.0)
+    begun = Moment("after", Point("land", 5, function="connect_attempts.begin"))
+    with Worker(
+        listener.warehouse.pipelines_url, [listener.task], begun, signal.SIGSTOP
+    ) as sleeper:
+        assert sleeper.wait() == "frozen"
+        time.sleep(1.5)
+        assert listener.land().has_reached_end
+        sleeper.go_on()
+        assert sleeper.wait() == "finished", sleeper.error()
+    assert len(listener.sandbox.odds88_attempts()) == 1
+    assert listener.endings() == ["lease_lost", "caught_up"]
 
 
 def test_four_processes_that_fight_connect_one_at_a_time_and_within_the_budget(

@@ -503,9 +503,16 @@ def test_history_told_newest_first_is_not_over_while_old_messages_come_amid_news
         assert not heard.is_over(101.0 + step / 100, QUIET)
 
 
-def test_a_message_from_the_future_says_nothing() -> None:
+@pytest.mark.parametrize("told_at", [datetime.min.replace(tzinfo=UTC), datetime.now(UTC) + DAY])
+def test_a_message_of_an_impossible_time_says_nothing(told_at: datetime) -> None:
+    """.NET writes an empty time as the first moment of year 1."""
     heard = history()
-    heard.add(datetime.now(UTC) + DAY, 101.0)
+    heard.add(told_at, 101.0)
     heard.add(None, 101.0)
     assert not heard.is_over(109.0, QUIET)
     assert heard.seen == Seen(3, NOW - HOUR, NOW - HOUR, is_in_order=True)
+
+
+def test_a_position_of_an_impossible_time_stops_nothing() -> None:
+    position = caught_up(datetime.min.replace(tzinfo=UTC), NOW - HOUR)
+    assert next_session(position, NOW, TERMS).since == OLDEST
