@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
@@ -23,6 +23,9 @@ PREFIX = "SETTLEMENTS_"
 # What others than the pipelines read: `make up` and `make demo`.
 _OF_OTHERS = frozenset({"SETTLEMENTS_POSTGRES_URL"})
 _SHOWN_CHARACTERS = 100
+_SECONDS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86_400}
+# Far more cannot be subtracted from a date.
+_TEN_YEARS_SECONDS = 3650 * 86_400
 _CREDIT_PREFIX = "prediction_wallet_"
 _CREDIT_TEMPLATE = r"^([^{}]|\{(market_id|settlement_id|position_id|outcome_id)\})+$"
 
@@ -53,6 +56,7 @@ class Settings(BaseSettings):
         env_parse_none_str="none",
         frozen=True,
         extra="ignore",
+        allow_inf_nan=False,
     )
 
     def __init__(self, **values: Any) -> None:
@@ -261,6 +265,7 @@ class Settings(BaseSettings):
     stream_overlap_seconds: float = Field(
         900.0,
         ge=60,
+        le=71 * 3600,
         description="How far before its position a stream is read again: how late a message may be.",
     )
     stream_quiet_seconds: float = Field(
@@ -447,6 +452,15 @@ class Settings(BaseSettings):
     tote_open_days: float = Field(
         30.0, gt=0, description="A bet of tote that is open for longer than this is a finding."
     )
+
+    @field_validator("*")
+    @classmethod
+    def _no_duration_is_endless(cls, value: Any, info: ValidationInfo) -> Any:
+        words = (info.field_name or "").split("_")
+        seconds = next((_SECONDS[word] for word in words if word in _SECONDS), None)
+        if isinstance(value, float) and seconds and value * seconds > _TEN_YEARS_SECONDS:
+            raise ValueError("No time is longer than ten years here")
+        return value
 
     @model_validator(mode="after")
     def _rates_are_told_whole(self) -> Self:

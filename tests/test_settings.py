@@ -49,6 +49,19 @@ def test_none_unsets_what_has_a_default(monkeypatch: pytest.MonkeyPatch) -> None
             "together: set both, or neither.",
         ),
         (
+            {"SETTLEMENTS_STREAM_OVERLAP_SECONDS": "255601"},
+            "SETTLEMENTS_STREAM_OVERLAP_SECONDS is '255601'. Input should be less than or equal to "
+            "255600.",
+        ),
+        (
+            {"SETTLEMENTS_LAND_TIME_LIMIT_SECONDS": "inf"},
+            "SETTLEMENTS_LAND_TIME_LIMIT_SECONDS is 'inf'. Input should be a finite number.",
+        ),
+        (
+            {"SETTLEMENTS_TOTE_OPEN_DAYS": "3651"},
+            "SETTLEMENTS_TOTE_OPEN_DAYS is '3651'. No time is longer than ten years here.",
+        ),
+        (
             {"SETTLEMENTS_ODDS88_PAYOUT_UNITS": "minor"},
             "SETTLEMENTS_ODDS88_PAYOUT_UNITS is no setting. Is SETTLEMENTS_ODDS88_PAYOUT_UNIT "
             "meant?",
@@ -66,6 +79,16 @@ def test_what_is_wrong_is_named_with_what_to_do(
     message = str(caught.value)
     assert told in message
     assert "`.env`, then `docker compose up --detach`" in message
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, f in Settings.model_fields.items() if f.annotation is float]
+)
+@pytest.mark.parametrize("value", ["inf", "nan", "1e12"])
+def test_no_number_is_endless(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"SETTLEMENTS_{name.upper()}", value)
+    with pytest.raises(SettingsWrong, match=f"SETTLEMENTS_{name.upper()} is '{value}'"):
+        Settings()
 
 
 def test_all_that_is_wrong_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,7 +130,7 @@ def _land_session(
     landing = Landing(
         engine, source.name, source.feed, source.dedupe, run_id, lease=lease, place=place_of
     )
-    connections = Connections(engine, lease, source.name, run_id)
+    connections = Connections(engine, lease, source.name, run_id, settings.call_deadline_seconds)
     try:
         read = read_stream(stream, feed, landing, connections, settings)
     except ProviderError:

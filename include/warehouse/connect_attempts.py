@@ -1,9 +1,11 @@
 """Connections to a provider that limits how many there may be: each is written down before it is
 begun, whichever process begins it, so that none of them is one too many.
 
-The provider counts by its own clock and at another moment than we do, so every window is a little
-longer here.  What it refuses although it seemed to be allowed blocks a whole window: somebody else
-connects as well, or it counts in another way.
+The provider counts a connection when its handshake comes in, some time between the moments at which
+we write down that it is begun and that it is over: here it counts from the later one, or, while it
+is not over, from when connecting must have ended.  It has its own clock as well, so every window is
+a little longer here.  What it refuses although it seemed to be allowed blocks a whole window:
+somebody else connects as well, or it counts in another way.
 """
 
 from __future__ import annotations
@@ -50,13 +52,23 @@ class NoneLeft(Exception):
 
 
 class Connections:
-    """The connections to `source` that the holder of a lease begins, in one run."""
+    """The connections to `source` that the holder of a lease begins, in one run; connecting lasts
+    `connect_seconds` at most.
+    """
 
-    def __init__(self, engine: Engine, lease: Lease, source: str, run_id: str | None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        lease: Lease,
+        source: str,
+        run_id: str | None,
+        connect_seconds: float,
+    ) -> None:
         self._engine = engine
         self._lease = lease
         self._source = source
         self._run_id = run_id
+        self._connecting = timedelta(seconds=connect_seconds)
 
     def check_ours(self) -> None:
         """Raise `LeaseLost` if another process may be the one that connects by now."""
@@ -66,7 +78,7 @@ class Connections:
     def check_budget(self, budget: Budget) -> None:
         """Raise `NoneLeft` if the budget allows no connection now."""
         with transaction(self._engine, "loader") as connection:
-            _check_budget(connection, self._source, budget)
+            _check_budget(connection, self._source, budget, self._connecting)
 
     def begin(self, budget: Budget, revision: int) -> int:
         """Write down a connection that is about to be begun; returns its number.
@@ -76,7 +88,7 @@ class Connections:
         """
         with transaction(self._engine, "loader") as connection:
             check_lease(connection, self._lease)
-            _check_budget(connection, self._source, budget)
+            _check_budget(connection, self._source, budget, self._connecting)
             return int(
                 connection.execute(
                     insert(connect_attempt)
@@ -135,31 +147,40 @@ def _end(connection: Connection, attempt_id: int, ending: str, messages: int) ->
     )
 
 
-def _check_budget(connection: Connection, source: str, budget: Budget) -> None:
+def _check_budget(
+    connection: Connection, source: str, budget: Budget, connecting: timedelta
+) -> None:
     """The lease keeps others from writing one down at the same time."""
     now = connection.execute(select(func.clock_timestamp())).scalar_one()
     if (blocked_until := _blocked_until(connection, source, budget, now)) is not None:
         raise NoneLeft(source, blocked_until, "it has refused one lately")
-    attempted_at = _attempted_since(connection, source, budget, now - budget.window - _MARGIN)
-    if len(attempted_at) >= budget.attempts:
+    counted_at = _counted_since(
+        connection, source, budget, connecting, now - budget.window - _MARGIN
+    )
+    if len(counted_at) >= budget.attempts:
         raise NoneLeft(
             source,
-            attempted_at[-budget.attempts] + budget.window + _MARGIN,
+            counted_at[-budget.attempts] + budget.window + _MARGIN,
             f"it allows {budget.attempts} in {budget.window / timedelta(minutes=1):g} minutes",
         )
 
 
-def _attempted_since(
-    connection: Connection, source: str, budget: Budget, since: datetime
+def _counted_since(
+    connection: Connection, source: str, budget: Budget, connecting: timedelta, since: datetime
 ) -> Sequence[datetime]:
+    counted_at = func.coalesce(
+        connect_attempt.c.ended_at, connect_attempt.c.attempted_at + connecting
+    )
     return connection.scalars(
-        select(connect_attempt.c.attempted_at)
+        select(counted_at)
         .where(
             connect_attempt.c.source == source,
             connect_attempt.c.kind == budget.kind,
-            connect_attempt.c.attempted_at > since,
+            # None lasts for longer.
+            connect_attempt.c.attempted_at > since - _LONGEST_BLOCK,
+            counted_at > since,
         )
-        .order_by(connect_attempt.c.attempted_at)
+        .order_by(counted_at)
     ).all()
 
 

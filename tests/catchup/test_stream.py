@@ -24,6 +24,7 @@ from include.catchup.sources import SOURCES, Source
 from include.catchup.watching import watch
 from include.providers.errors import Fatal, ProviderError, Retriable, StreamEnded
 from include.providers.odds88 import Feed, PageEntry, Token, read_message
+from include.providers.streams import Socket
 from include.sandbox.app import FAULTS_OF_STREAMS
 from include.sandbox.client import Sandbox
 from include.settings import Settings
@@ -507,9 +508,9 @@ def test_without_budget_a_run_ends_well_and_says_when_the_next_connection_is_pos
     landed = listener.land()
     assert (landed.received, landed.has_reached_end) == (0, False)
     [begun] = listener.rows(
-        "SELECT min(attempted_at) AS first FROM ops.connect_attempt WHERE kind = 'proper'"
+        "SELECT min(ended_at) AS first_over FROM ops.connect_attempt WHERE kind = 'proper'"
     )
-    possible = begun.first + timedelta(seconds=310)
+    possible = begun.first_over + timedelta(seconds=310)
     assert f"possible at {possible:%Y-%m-%d %H:%M:%S} UTC" in landed.note
     assert "it allows 5 in 5 minutes" in landed.note
     assert len(listener.sandbox.odds88_attempts()) == 6
@@ -538,6 +539,28 @@ def test_a_connection_counts_from_when_it_is_begun_however_long_logging_in_takes
     listener.let_pass(timedelta(seconds=280))
     landed = listener.land()
     assert "it allows 5 in 5 minutes" in landed.note
+    assert len(listener.sandbox.odds88_attempts()) == 6
+
+
+def test_a_slow_handshake_brings_no_connections_closer_together_than_the_provider_allows(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the handshake of the first of five had taken a quarter of a minute."""
+    listener.source = SOURCE
+    listener.configure(attempts_a_window=6)
+    listener.land()
+    connect = Feed.connect
+
+    def slow_connect(feed: Feed, token: Token, revision: int) -> Socket:
+        monkeypatch.undo()
+        listener.let_pass(timedelta(seconds=15))
+        return connect(feed, token, revision)
+
+    monkeypatch.setattr(Feed, "connect", slow_connect)
+    for _ in range(5):
+        listener.land()
+    listener.let_pass(timedelta(seconds=300))
+    assert "it allows 5 in 5 minutes" in listener.land().note
     assert len(listener.sandbox.odds88_attempts()) == 6
 
 

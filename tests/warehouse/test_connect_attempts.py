@@ -16,6 +16,7 @@ from tests.warehouses import Warehouse
 
 SOURCE = "odds88"
 MINUTE = timedelta(minutes=1)
+CONNECTING = timedelta(seconds=30)
 PROPER = Budget("proper", 5, 5 * MINUTE)
 WITHOUT = Budget("without_revision", 5, 30 * MINUTE)
 
@@ -35,7 +36,7 @@ def lease(warehouse: Warehouse) -> Iterator[Lease]:
 
 @pytest.fixture
 def connections(warehouse: Warehouse, lease: Lease) -> Connections:
-    return Connections(warehouse.engine, lease, SOURCE, "run")
+    return Connections(warehouse.engine, lease, SOURCE, "run", CONNECTING.total_seconds())
 
 
 def rows(warehouse: Warehouse, sql: str) -> list[Any]:
@@ -87,7 +88,7 @@ def test_no_window_holds_more_than_its_budget(
     warehouse: Warehouse, connections: Connections, budget: Budget
 ) -> None:
     for _ in range(5):
-        connections.begin(budget, 7)
+        connections.end(connections.begin(budget, 7), "caught_up", 0)
         let_pass(warehouse, budget.window / 10)
     refused = refusal(connections, budget)
     assert "it allows 5 in" in str(refused)
@@ -103,6 +104,28 @@ def test_no_window_holds_more_than_its_budget(
     assert len(rows(warehouse, "SELECT * FROM ops.connect_attempt")) == 6
 
 
+@pytest.mark.parametrize(
+    ("lasted", "counts_for"),
+    [(None, CONNECTING), (MINUTE / 6, MINUTE / 6), (4 * MINUTE, 4 * MINUTE)],
+)
+def test_a_connection_counts_from_when_the_provider_may_have_counted_it_at_the_latest(
+    warehouse: Warehouse,
+    connections: Connections,
+    lasted: timedelta | None,
+    counts_for: timedelta,
+) -> None:
+    """When it is over, or must have been made: its handshake may have been slow."""
+    first = connections.begin(PROPER, 7)
+    if lasted is not None:
+        let_pass(warehouse, lasted)
+        connections.end(first, "caught_up", 0)
+        counts_for -= lasted
+    for _ in range(4):
+        connections.begin(PROPER, 7)
+    left = seconds_from_now(refusal(connections, PROPER).next_at)
+    assert left == pytest.approx((5 * MINUTE + counts_for).total_seconds() + 10, abs=5)
+
+
 def test_the_two_budgets_are_apart(connections: Connections) -> None:
     for _ in range(5):
         connections.begin(PROPER, 7)
@@ -115,7 +138,8 @@ def test_those_of_another_source_do_not_count(
 ) -> None:
     for _ in range(5):
         connections.begin(PROPER, 7)
-    Connections(warehouse.engine, lease, "another", None).begin(PROPER, 7)
+    another = Connections(warehouse.engine, lease, "another", None, CONNECTING.total_seconds())
+    another.begin(PROPER, 7)
 
 
 def test_a_refusal_blocks_a_whole_window_of_its_kind(
