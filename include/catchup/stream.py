@@ -40,7 +40,7 @@ from include.catchup.position import (
     passed_gap,
 )
 from include.providers.errors import ProviderError, Retriable, StreamEnded, StreamRefused
-from include.providers.odds88 import Message, Page, PageEntry, Ping, Token
+from include.providers.odds88 import BrokenMessage, Message, Page, PageEntry, Ping, Token
 from include.providers.streams import GOES_ON, RECEIVED_IS_KEPT, Socket
 from include.settings import Settings
 from include.warehouse.connect_attempts import Budget, Connections, NoneLeft
@@ -249,10 +249,13 @@ class _Reader:
             return
         message = self._stream.read_message(body)
         content = message.content
-        if isinstance(content, Ping):
+        if isinstance(content, Ping) or (isinstance(content, BrokenMessage) and content.is_ping):
             self._history.ping()
-            return
-        self._history.add(content.settlement_time if isinstance(content, PageEntry) else None, now)
+            if isinstance(content, Ping) and not message.unknown_fields:
+                return
+        else:
+            told_at = content.settlement_time if isinstance(content, PageEntry) else None
+            self._history.add(told_at, now)
         self._held.append(message)
         self._held_bytes += len(body)
 

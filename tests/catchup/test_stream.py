@@ -287,6 +287,22 @@ def test_a_stream_of_nothing_but_an_empty_time_goes_on(listener: Listener) -> No
     assert listener.missing() == 0
 
 
+def test_a_ping_that_may_hold_a_bet_is_kept_told_and_a_ping_all_the_same(
+    listener: Listener,
+) -> None:
+    text = '{"pingId":"1","bets":[{"betId":"b1"}]}'
+    listener.fault("foreign_messages", texts=[text, '{"pingId":"2","sent":5}'], after_messages=60)
+    landed = listener.land()
+    assert (landed.landed, landed.has_reached_end) == (61, True)
+    [held] = listener.rows("SELECT * FROM ops.quarantine")
+    assert (held.rule, held.reason) == (
+        "unreadable",
+        "the message has a `pingId` and no `data`, but more: bets",
+    )
+    [batch] = listener.rows("SELECT * FROM ops.batch")
+    assert batch.unknown_fields == ["bets", "sent"]
+
+
 # --- bounds -------------------------------------------------------------------------------------
 
 

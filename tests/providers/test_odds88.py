@@ -897,6 +897,25 @@ def test_unknown_fields_are_named_by_their_place() -> None:
     assert read_message(b'{"pingId": "1", "sent": 5}').unknown_fields == {"sent"}
 
 
+@pytest.mark.parametrize(
+    ("body", "more", "unknown"),
+    [
+        (b'{"pingId": "1", "bets": [{"betId": "b1"}]}', "bets", {"bets"}),
+        (b'{"pingId": "1", "bet": {"betId": "b1"}, "sent": 5}', "bet", {"bet", "sent"}),
+        (b'{"data": {"betId": "b1"}, "data": null, "pingId": "1"}', "a name twice", set()),
+        (b'{"data": {"betId": "b1"}, "d\\u0061ta": null, "pingId": "1"}', "a name twice", set()),
+    ],
+)
+def test_a_ping_that_may_hold_a_bet_is_kept(body: bytes, more: str, unknown: set[str]) -> None:
+    message = read_message(body)
+    content = message.content
+    assert isinstance(content, BrokenMessage)
+    assert content.reason == f"the message has a `pingId` and no `data`, but more: {more}"
+    assert (content.is_ping, message.unknown_fields) == (True, unknown)
+    assert cut(body, content.record) == body
+    assert read_page(body) == join_messages([message])
+
+
 def test_names_of_unknown_fields_are_few_short_and_storable() -> None:
     names = {f"{number:03}\0é" + "x" * 1000: 1 for number in range(100)}
     messages = [read_message(message_of(BET | names)), read_message(message_of(BET, other=1))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -40,12 +41,14 @@ class PageEntry(msgspec.Struct, frozen=True, gc=False):
 class BrokenMessage(msgspec.Struct, frozen=True, gc=False):
     """A message that is neither a ping nor about a bet: where it lies, and what is wrong with it.
 
-    Its `record_key` is the digest of its bytes.
+    Its `record_key` is the digest of its bytes.  If it `is_ping`, it is one that tells more, which
+    may be a bet.
     """
 
     record: Record
     content_sha256: bytes
     reason: str
+    is_ping: bool = False
 
 
 class Ping(msgspec.Struct, frozen=True, gc=False):
@@ -126,8 +129,8 @@ def _page(body: bytes, placed: Iterable[tuple[int, Message]]) -> Page:
             case PageEntry(record, bet_id, settlement_time, digest):
                 moved = _moved(record, position)
                 entries.append(PageEntry(moved, bet_id, settlement_time, digest))
-            case BrokenMessage(record, digest, reason):
-                broken.append(BrokenMessage(_moved(record, position), digest, reason))
+            case BrokenMessage(record, digest, reason, is_ping):
+                broken.append(BrokenMessage(_moved(record, position), digest, reason, is_ping))
     return Page(body, tuple(entries), tuple(broken), pings, few(unknown_fields))
 
 
@@ -173,13 +176,32 @@ def _read_deviating_message(body: bytes) -> Message:
     ping_id, value = envelope.get("pingId"), envelope.get("data")
     unknown = {name for name in envelope if name not in {"pingId", "data"}}
     if value is None and isinstance(ping_id, str):
-        return Message(body, Ping(ping_id), few(unknown))
+        return _ping(body, ping_id, envelope, unknown)
     if value is None:
         return _broken(body, "the message has neither a `pingId` that is a text nor `data`")
     if not isinstance(ping_id, str | None):
         unknown.add("pingId")
     without_unknown(value, Bet, "data", unknown)
     return Message(body, _deviating_entry(body, value), few(unknown))
+
+
+def _ping(body: bytes, ping_id: str, envelope: dict[str, Any], unknown: set[str]) -> Message:
+    """A ping, unless it holds what may be a bet: `data` a second time, or what is not documented,
+    beyond a plain value.
+    """
+    held = {name for name in unknown if isinstance(envelope[name], dict | list)}
+    if len(_names(body)) > len(envelope):
+        held.add("a name twice")
+    if not held:
+        return Message(body, Ping(ping_id), few(unknown))
+    reason = f"the message has a `pingId` and no `data`, but more: {', '.join(sorted(few(held)))}"
+    return _broken(body, reason, few(unknown), is_ping=True)
+
+
+def _names(body: bytes) -> list[str]:
+    """The names of an object, each as often as it is written there."""
+    pairs = json.loads(body, object_pairs_hook=list, parse_int=str, parse_float=str)
+    return [name for name, _ in pairs]
 
 
 def _place_of(text: bytes, body: bytes) -> int:
@@ -204,10 +226,17 @@ def _deviating_entry(body: bytes, value: object) -> PageEntry:
     )
 
 
-def _broken(body: bytes, reason: str) -> Message:
+def _broken(
+    body: bytes,
+    reason: str,
+    unknown_fields: frozenset[str] = frozenset(),
+    *,
+    is_ping: bool = False,
+) -> Message:
     digest = sha256(body)
     record = Record(f"sha256:{digest.hexdigest()}", 0, len(body))
-    return Message(body, BrokenMessage(record, digest.digest(), reason))
+    broken = BrokenMessage(record, digest.digest(), reason, is_ping)
+    return Message(body, broken, unknown_fields)
 
 
 def _named(kind: type[msgspec.Struct], **judged: Any) -> Any:
