@@ -114,6 +114,8 @@ class Posting:
         )
         self._stop = threading.Event()
         self._recalled = threading.Event()
+        self._heeding = threading.Lock()
+        self._not_before = 0.0
         self._pool = ThreadPoolExecutor(settings.wallet_requests_at_once, "send")
         self._storer = ThreadPoolExecutor(1, "store")
         self._waiting: list[Waiting] = []
@@ -152,10 +154,13 @@ class Posting:
     def begin(self, batches: Iterator[Batch]) -> bool:
         """Commit the next attempts and leave them to the threads; False if there were none.
 
-        Those to be tried again come first.  For each thread one attempt waits.
+        Those to be tried again come first.  For each thread one attempt waits.  Nothing is begun
+        before the moment that the wallet has asked for.
         """
         if not self._under_way:
             self._recalled.clear()
+        elif now() < self._not_before:
+            return True
         moment = now()
         next_up = [each for each in reversed(self._waiting) if each.may_begin_at <= moment][
             : self._free
@@ -166,6 +171,7 @@ class Posting:
         next_up += [Waiting(batch) for batch in islice(batches, room)]
         if not next_up:
             return False
+        self.pause(max(0.0, self._not_before - now()))
         committed = attempts.commit_attempts(
             self._engine,
             self._sender,
@@ -189,7 +195,7 @@ class Posting:
         seconds = None
         if self._waiting and self._free > 0:
             soonest = min(each.may_begin_at for each in self._waiting)
-            seconds = max(0.0, soonest - now())
+            seconds = max(0.0, max(soonest, self._not_before) - now())
         if not self._under_way:
             self._stop.wait(seconds or 0.0)
         unanswered = [future for future in self._under_way if not future.done()]
@@ -233,15 +239,25 @@ class Posting:
             return _Heard(attempt, unsent="the run stopped before it")
         if self._recalled.is_set():
             return _Heard(attempt, unsent="its currency was passed over before it")
+        if now() < self._not_before:
+            return _Heard(attempt, unsent="the wallet asked to wait before it")
         if now() - attempt.begun_at > self._longest_wait:
             # Another one is committed in its place: under the lock, and with its whole time.  What
             # is left of this one may be less than the request took that it waited for.
             return _Heard(attempt, unsent="it waited for too long before it was sent")
         try:
-            return _Heard(attempt, answer=self._wire.post(attempt))
+            answer = self._wire.post(attempt)
         except Exception as error:  # noqa: BLE001
             # Whatever it is: unless it says that nothing was sent, the payouts are in doubt.
             return _Heard(attempt, error=error)
+        if answer.status == 429:
+            self._heed(answer.retry_after or 0.0)
+        return _Heard(attempt, answer=answer)
+
+    def _heed(self, seconds: float) -> None:
+        """Have all requests wait, not only the one that is asked to."""
+        with self._heeding:
+            self._not_before = max(self._not_before, now() + seconds)
 
     def _store(self, answered: list[Future[_Heard]]) -> _Stored:
         """Judge what was heard, and store it."""

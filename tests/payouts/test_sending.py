@@ -466,6 +466,19 @@ def test_too_many_requests_are_tried_again_after_the_wait_that_was_asked_for(
     assert 0.4 <= (arrivals[3] - arrivals[2]).total_seconds() < 60
 
 
+def test_a_wait_that_was_asked_for_is_kept_by_all_requests(resend: Resend) -> None:
+    resend.change(wallet_requests_at_once=4, wallet_deadline_seconds=30, wallet_lease_seconds=30)
+    resend.enter(*names(11 + 100))
+    resend.sandbox.fault("wallet", "status", status=429, retry_after="2", after_calls=2)
+    assert resend.send().processed == 111
+    requests = resend.sandbox.wallet_requests()
+    [refused_at] = [arrived_at(each) for each in requests if each["outcome"] == "429"]
+    seconds = [(arrived_at(each) - refused_at).total_seconds() for each in requests]
+    # Those that were under way.
+    assert len([each for each in seconds if 0 < each < 1.9]) <= 3
+    assert len([each for each in seconds if each >= 1.9]) >= 22
+
+
 def test_what_is_not_executed_until_the_window_closes_is_the_next_runs(
     resend: Resend, quick_to_try_again: None
 ) -> None:
