@@ -26,6 +26,8 @@ _SHOWN_CHARACTERS = 100
 _SECONDS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86_400}
 # Far more cannot be subtracted from a date.
 _TEN_YEARS_SECONDS = 3650 * 86_400
+# Some partners say so of a payout that they have booked.
+_DUPLICATE_CODE = "RS_ERROR_DUPLICATE_TRANSACTION"
 _CREDIT_PREFIX = "prediction_wallet_"
 _CREDIT_TEMPLATE = r"^([^{}]|\{(market_id|settlement_id|position_id|outcome_id)\})+$"
 
@@ -175,10 +177,11 @@ class Settings(BaseSettings):
     wallet_window_seconds: float = Field(
         1500.0,
         gt=0,
+        le=86_400,
         description="How long a window is within which what is in doubt is sent again.",
     )
     wallet_sends_a_window: int = Field(
-        3, ge=1, description="How often a payout in doubt is sent in one window …"
+        3, ge=1, le=20, description="How often a payout in doubt is sent in one window …"
     )
     wallet_windows: int = Field(
         3, ge=1, description="… and in how many windows, before it is held for a decision."
@@ -186,11 +189,13 @@ class Settings(BaseSettings):
     wallet_resend_delay_seconds: float = Field(
         60.0,
         ge=0,
+        le=86_400,
         description="Wait before a payout in doubt is sent the second time, doubled each time; never before its request's deadline.",
     )
     wallet_lease_seconds: float = Field(
         60.0,
         gt=0,
+        le=3600,
         description="How long a sender that has died keeps others from sending.",
     )
     wallet_stage_items: int = Field(
@@ -461,6 +466,24 @@ class Settings(BaseSettings):
         if isinstance(value, float) and seconds and value * seconds > _TEN_YEARS_SECONDS:
             raise ValueError("No time is longer than ten years here")
         return value
+
+    @field_validator("wallet_item_codes")
+    @classmethod
+    def _check_item_codes(cls, codes: dict[str, str]) -> dict[str, str]:
+        """Refuse what can only be a mistake: payouts are paid, or lost, by it."""
+        for code, meaning in codes.items():
+            if code != code.strip() or not code:
+                raise ValueError(
+                    f"{code!r} is no code: write it exactly as the wallet answers it, without "
+                    "white space around it"
+                )
+            if code == "RS_OK" and meaning != "ok":
+                raise ValueError("RS_OK means that a payout is booked, and nothing else")
+            if code.startswith("RS_ERROR") and code != _DUPLICATE_CODE and meaning == "ok":
+                raise ValueError(
+                    f"{code} is an error: only {_DUPLICATE_CODE} may mean that a payout is booked"
+                )
+        return codes
 
     @model_validator(mode="after")
     def _rates_are_told_whole(self) -> Self:

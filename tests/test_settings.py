@@ -91,6 +91,49 @@ def test_no_number_is_endless(name: str, value: str, monkeypatch: pytest.MonkeyP
         Settings()
 
 
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "SETTLEMENTS_WALLET_WINDOW_SECONDS",
+        "SETTLEMENTS_WALLET_LEASE_SECONDS",
+        "SETTLEMENTS_WALLET_RESEND_DELAY_SECONDS",
+        "SETTLEMENTS_WALLET_DEADLINE_SECONDS",
+    ],
+)
+@pytest.mark.parametrize("seconds", ["inf", "nan", "1e9"])
+def test_nothing_of_the_wallets_lasts_for_ever(
+    variable: str, seconds: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, seconds)
+    with pytest.raises(SettingsWrong, match=f"{variable} is '{seconds}'"):
+        Settings()
+
+
+@pytest.mark.parametrize(
+    ("codes", "told"),
+    [
+        ('{"RS_OK": "final"}', "RS_OK means that a payout is booked, and nothing else."),
+        ('{"RS_ERROR_X": "ok"}', "RS_ERROR_X is an error: only RS_ERROR_DUPLICATE_TRANSACTION"),
+        ('{" RS_ERROR_X": "final"}', "' RS_ERROR_X' is no code: write it exactly"),
+        ('{"": "final"}', "'' is no code: write it exactly"),
+    ],
+)
+def test_what_a_code_cannot_mean_is_refused(
+    codes: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SETTLEMENTS_WALLET_ITEM_CODES", codes)
+    with pytest.raises(SettingsWrong) as caught:
+        Settings()
+    assert told in str(caught.value)
+
+
+def test_a_code_of_any_form_may_mean_anything_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list of the wallet's codes is not public."""
+    codes = '{"E{limit}": "final", "FINE": "ok", "RS_ERROR_DUPLICATE_TRANSACTION": "ok"}'
+    monkeypatch.setenv("SETTLEMENTS_WALLET_ITEM_CODES", codes)
+    assert len(Settings().wallet_item_codes) == 3
+
+
 def test_all_that_is_wrong_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SETTLEMENTS_WALLET_WINDOWS", "0")
     monkeypatch.setenv("SETTLEMENTS_TOTE_OPEN_DAYS", "-1")

@@ -16,9 +16,10 @@ HAS_LENGTH = "closes_at > opened_at"
 
 _OPEN_WINDOW = text("""
 WITH present AS (
-    SELECT window_id, closes_at
+    SELECT window_id, least(closes_at, opened_at + :seconds * interval '1 second') AS closes_at
     FROM wallet.sending_window
-    WHERE closes_at > clock_timestamp() AND :seconds > 0
+    WHERE :seconds > 0
+        AND least(closes_at, opened_at + :seconds * interval '1 second') > clock_timestamp()
     ORDER BY window_id DESC
     LIMIT 1
 ), clock AS MATERIALIZED (
@@ -41,7 +42,8 @@ def open_window(
     """The sender with the window that is open, or else a new one; and when it closes, on the clock
     of `now`.
 
-    Without `seconds` it is a new one that has no length, and counts in no limit.
+    One that was opened for longer than `seconds` closes after these.  Without `seconds` it is a new
+    one that has no length, and counts in no limit.
     """
     asked_at = now()
     with transaction(engine, "sender") as connection:

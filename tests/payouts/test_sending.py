@@ -1277,6 +1277,20 @@ def test_what_would_have_to_wait_beyond_the_window_is_the_next_ones(resend: Rese
     assert resend.send() == Sent(requests=1, processed=1)
 
 
+@pytest.mark.parametrize("closes_at", ["infinity", "2100-01-01"])
+def test_a_window_that_was_opened_for_too_long_closes_as_the_setting_says_since(
+    resend: Resend, closes_at: str
+) -> None:
+    resend.change(wallet_sends_a_window=1)
+    resend.enter("a", "b")
+    resend.sandbox.fault("wallet", "silence", after_calls=1)
+    resend.send()
+    resend.as_owner(f"UPDATE wallet.sending_window SET closes_at = '{closes_at}'")
+    assert resend.send() == Sent()
+    resend.as_owner("UPDATE wallet.sending_window SET opened_at = opened_at - interval '2 hours'")
+    assert resend.send() == Sent(requests=1, processed=1)
+
+
 @pytest.mark.parametrize("executed", [True, False])
 def test_to_a_partner_that_pays_twice_nothing_in_doubt_is_sent_again(
     resend: Resend, executed: bool
