@@ -12,9 +12,24 @@ from include.payouts.due import Planned
 
 BATCH_ITEMS_LIMIT = 1000
 
+_MAY_WAIT = (
+    "What is in doubt is sent only as often as a window allows: some of it may have to wait for "
+    "the next one, or for a decision once its windows are used up."
+)
+
 
 class BusinessDateRefused(Exception):
     """The run is about a day that cannot be sent; the message says what to enter instead."""
+
+
+class DryRunIncomplete(Exception):
+    """A dry run has not come to say what would be sent."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Dry run: a task before this one has failed, so what would be sent is not known. "
+            "Nothing was sent. Do what its log says, then clear it with *Downstream*."
+        )
 
 
 def form_fields() -> dict[str, Param]:
@@ -97,6 +112,8 @@ def describe_plan(day: date, planned: Sequence[Planned]) -> str:
     ]
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)][:-1]
     lines = ["  ".join([*map(_pad, row, widths), row[-1]]) for row in (heads, *rows)]
+    if any(one.in_doubt for one in planned):
+        lines.append(_MAY_WAIT)
     return "\n".join(
         [f"Dry run: this would be sent of {day} and before. Nothing was sent.", *lines]
     )

@@ -14,7 +14,7 @@ from include.markets.publishing import MarketsHeld
 from include.markets.queue import MarketsRefused
 from include.orchestration.connections import ConnectionIncomplete
 from include.orchestration.importing import FilesRefused, ImportFolderUnusable
-from include.orchestration.resending import BusinessDateRefused
+from include.orchestration.resending import BusinessDateRefused, DryRunIncomplete
 from include.payouts.outcome import DayUnfinished, OutboxUnsound
 from include.payouts.sending import BreakerTripped, PartnerUnavailable, SendingStopped
 from include.providers.errors import Ambiguous, Fatal, Retriable
@@ -31,6 +31,7 @@ WAITS_FOR_A_PERSON = (
     BusinessDateRefused,
     ConnectionIncomplete,
     DayUnfinished,
+    DryRunIncomplete,
     EventsStopped,
     Fatal,
     FilesRefused,

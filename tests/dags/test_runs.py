@@ -13,6 +13,8 @@ from urllib.parse import quote
 import pytest
 from sqlalchemy import text
 
+from include.payouts import due
+from include.payouts.outcome import OutboxUnsound
 from include.sandbox.addresses import TICKTOCK_KEY, TOTE_KEY, WALLET_KEY, WALLET_SECRET
 from include.sandbox.client import Sandbox
 from include.settings import Settings
@@ -251,6 +253,21 @@ def test_a_dry_run_shows_what_would_be_sent_and_sends_nothing(
     assert "EUR       30  75000.00000         4" in caplog.text
     assert "there is no outcome to check" in caplog.text
     assert _last_asset_event() == {"business_date": str(YESTERDAY), "dry_run": True}
+
+
+def test_a_dry_run_that_cannot_say_what_would_be_sent_is_red(
+    dags: dict[str, Any],
+    warehouse: Warehouse,
+    sandbox: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def cannot(*_: Any) -> None:
+        raise OutboxUnsound("broken")
+
+    monkeypatch.setattr(due, "plan", cannot)
+    run = dags["resend_settlements"].test(run_conf={"dry_run": True})
+    assert states(run)["send"] == states(run)["check_outcome"] == "failed"
+    assert str(run.state) == "failed"
 
 
 def test_a_run_for_an_earlier_day_sends_nothing_of_a_later_one(

@@ -94,7 +94,10 @@ def test_a_dry_run_is_shown_as_a_table() -> None:
         "currency  payouts      amount  requests  in doubt  waits for  first",
         "     EUR     1200  2500.00001        14         3             a, b",
         "     GBP        1     0.10000         1         0  finding 9  c",
+        "What is in doubt is sent only as often as a window allows: some of it may have to wait "
+        "for the next one, or for a decision once its windows are used up.",
     ]
+    assert "in doubt is sent" not in describe_plan(DAY, PLANNED[1:])
     assert "Nothing to send" in describe_plan(DAY, [])
 
 

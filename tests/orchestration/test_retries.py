@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from include.catchup.log import PageStopped
 from include.orchestration.connections import ConnectionIncomplete
 from include.orchestration.importing import FilesRefused, ImportFolderUnusable
-from include.orchestration.resending import BusinessDateRefused
+from include.orchestration.resending import BusinessDateRefused, DryRunIncomplete
 from include.orchestration.retries import RetryByRecovery
 from include.payouts.outcome import DayUnfinished, OutboxUnsound
 from include.payouts.sending import BreakerTripped, PartnerUnavailable, SendingStopped
@@ -38,6 +38,7 @@ POLICY = RetryByRecovery()
         OutboxUnsound("A payout that was sent has no bytes."),
         DayUnfinished("2 payouts are open."),
         BusinessDateRefused("2099-01-01 is not over."),
+        DryRunIncomplete(),
         FilesRefused("1 files stay where they are."),
         ImportFolderUnusable("It is not set."),
     ],

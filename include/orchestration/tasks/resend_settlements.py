@@ -8,7 +8,7 @@ from typing import Any
 
 from include.orchestration.assets import RESEND_OUTCOME
 from include.orchestration.connections import open_partner, open_warehouse
-from include.orchestration.resending import day_of_run, describe_plan, tell_plan
+from include.orchestration.resending import DryRunIncomplete, day_of_run, describe_plan, tell_plan
 from include.orchestration.tasks.shared import SETTINGS, URGENT, counted, task
 from include.payouts import due, outbox, outcome, sending
 
@@ -54,12 +54,14 @@ def send(params: Any = None, dag_run: Any = None) -> dict[str, Any] | None:
 # Also after a red task before it: how the day stands then is what finance has to know most.
 @task(outlets=[RESEND_OUTCOME], trigger_rule="all_done", priority_weight=URGENT)
 def check_outcome(
-    params: Any = None, dag_run: Any = None, outlet_events: Any = None
+    params: Any = None, dag_run: Any = None, outlet_events: Any = None, ti: Any = None
 ) -> dict[str, Any] | None:
     """Compare what was entered with what became of it, and report it."""
     day = day_of_run(params, dag_run)
     about = {"business_date": str(day), "dry_run": params["dry_run"]}
     if params["dry_run"]:
+        if ti.xcom_pull(task_ids="send") is None:
+            raise DryRunIncomplete
         _log.info("Dry run: nothing was sent, so there is no outcome to check.")
         outlet_events[RESEND_OUTCOME].extra = about
         return None
