@@ -178,6 +178,17 @@ TROUBLES = {
     "a truncated answer, executed in part": Trouble(faulty("truncated_body", executed_items=4)),
     "a server error, executed": Trouble(faulty("status", status=503, executed=True)),
     "a missing item": Trouble(faulty("missing_item", entry=2)),
+    "a page of HTML, executed": Trouble(faulty("html_page", executed=True)),
+    "an id that cannot be stored": Trouble(
+        faulty("escaped_null_character", field="transactionId", entry=2)
+    ),
+    "an item that was not sent": Trouble(faulty("foreign_item")),
+    "items in another order": Trouble(faulty("shuffled_page")),
+    "an item twice alike": Trouble(faulty("duplicated_entry")),
+    "a balance of many digits": Trouble(faulty("huge_number", field="balance")),
+    "items inside a failure": Trouble(
+        faulty("changed_envelope", changes={"status": "RS_ERROR"}), _ALL, ("contested", "processed")
+    ),
     "too many requests": Trouble(faulty("status", status=429, times=2)),
     "a refused key": Trouble(faulty("status", status=401)),
     "an item answered twice": Trouble(
