@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, Row, select, text
 
 from include.markets.checking import Check, Difference
 from include.markets.ending import end
+from include.markets.fetching import FEED
 from include.markets.stopping import stop
 from include.model import RecordContext, Settlement
 from include.providers import prediction
@@ -188,38 +189,50 @@ FROM core.settlement
 WHERE source = 'prediction' AND market_id = :market_id
 """)
 
-# Only their texts tell whose they are.
-_IS_QUARANTINED = text("""
-SELECT EXISTS (
-    SELECT
-    FROM ops.quarantine
-    JOIN raw.record_payload USING (record_id)
-    WHERE quarantine.source = 'prediction'
-        AND position(convert_to(:market_id, 'UTF8') IN payload) > 0
-        AND NOT EXISTS (
-            SELECT FROM core.settlement WHERE settlement.record_id = quarantine.record_id
-        )
-)
+_QUARANTINED = text("""
+SELECT payload
+FROM ops.quarantine
+JOIN raw.record_payload AS record USING (record_id)
+WHERE quarantine.source = 'prediction' AND quarantine.state = 'open' AND feed = :feed
+    AND position(convert_to(:market_id, 'UTF8') IN payload) > 0
 """)
 
 
 def _lacking(connection: Connection, market: Row[Any]) -> Difference | None:
     """What is published of the market otherwise than its status tells, unless a person has let it
-    be so, or is asked about it already.
+    be so, or is asked about its contents already.
     """
     if any(one["is_holding"] for one in market.differences):
         return None
-    this = {"market_id": market.market_id}
-    told = connection.execute(_PUBLISHED, this).one()
+    told = connection.execute(_PUBLISHED, {"market_id": market.market_id}).one()
     is_same = (told.completed, told.payout) == (market.completed_positions, market.completed_payout)
-    if is_same or told.is_decided or connection.scalar(_IS_QUARANTINED, this):
+    if is_same or told.is_decided:
         return None
+    kept = _in_quarantine(connection, market.market_id)
     return Difference(
         Check.COMPLETED_PAYOUT,
         f"The status tells {market.completed_positions} positions COMPLETED that pay "
         f"{market.completed_payout:f}, but {told.completed} that pay {told.payout:f} are published "
-        "and count.",
+        f"and count{f'; in quarantine: {kept} (finding records_quarantined)' if kept else ''}.",
     )
+
+
+def _in_quarantine(connection: Connection, market_id: str) -> int:
+    """How many of the market's settlements are held back; only their texts tell whose they are."""
+    this = {"market_id": market_id, "feed": FEED}
+    found = connection.scalars(_QUARANTINED, this)
+    return sum(_market_of(bytes(payload)) == market_id for payload in found)
+
+
+def _market_of(payload: bytes) -> str | None:
+    try:
+        return msgspec.json.decode(payload, type=_Owned).market_id
+    except msgspec.DecodeError:
+        return None
+
+
+class _Owned(msgspec.Struct, rename="camel"):
+    market_id: str
 
 
 def _in_state(engine: Engine, state: str) -> list[str]:
