@@ -347,6 +347,8 @@ def _contradiction(known: SettlementRecord, one: SettlementRecord) -> str | None
 
     What has not been completed may still be calculated anew; whom it is for may not change.
     """
+    if known.market_id != one.market_id:
+        return f"{_shown(one.id)} was of market {_shown(known.market_id)}"
     if (known.position_id, known.player_id) != (one.position_id, one.player_id):
         # Players are named nowhere but where they are paid.
         return f"{_shown(one.id)} has another position or player"

@@ -375,6 +375,15 @@ SENTENCES: list[tuple[str, Listing, Check, list[str]]] = [
             "1 settlement told otherwise than before: settlement-1 has another position or player."
         ],
     ),
+    (
+        "a settlement whose id was that of another market's",
+        listing_of(
+            settlement(1, updated_at=later(1)),
+            earlier=[settlement(1, market_id="market-9")],
+        ),
+        Check.CONTESTED,
+        ["1 settlement told otherwise than before: settlement-1 was of market market-9."],
+    ),
 ]  # fmt: skip
 
 
