@@ -172,7 +172,8 @@ def _tell_adjusted(connection: Connection, accounting_date: Any) -> None:
             subject=str(accounting_date),
             summary="",
             kept="What was sent or paid stays as it is, and nobody is credited twice. The "
-            "differences are in prediction.adjustment: pay them or take them back by hand.",
+            "differences are in prediction.difference, by finding_id and with the players in clear "
+            "(role credit_operator): pay them or take them back by hand.",
         ),
         is_told=False,
     )
@@ -373,7 +374,8 @@ def _tell_elsewhere(connection: Connection, market_id: str) -> None:
             "player, or in another currency, than was sent or paid for them.",
             kept="What was sent or paid stays as it is, and is to be taken back by its adjustment. "
             "What is due instead is not credited: pay it by hand, less what was paid of it after "
-            "an earlier finding. Whom, and in what, is in finance.market_payout by settlement_id.",
+            "an earlier finding. Whom, and in what, is in prediction.difference by market_id (role "
+            "credit_operator).",
             detail=detail,
         ),
     )

@@ -155,7 +155,7 @@ GRANTS: dict[str, tuple[str, ...]] = {
     ),
     "credit_operator": (
         "USAGE ON SCHEMA prediction",
-        "SELECT ON prediction.owed",
+        "SELECT ON prediction.owed, prediction.difference",
         "EXECUTE ON FUNCTION prediction.acknowledge(bigint[], text)",
     ),
     "finance_reader": (

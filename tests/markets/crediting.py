@@ -197,6 +197,16 @@ class Crediting:
             engine.dispose()
         return {row.settlement_id: row for row in found}
 
+    def differences(self) -> list[tuple[str, str | None, str | None, Decimal]]:
+        """What the clerk sees to be paid or taken back beside that: settlement, player, money."""
+        engine = open_engine(self.warehouse.credits_url)
+        shown = "SELECT settlement_id, player_id, currency, amount FROM prediction.difference"
+        try:
+            with engine.begin() as connection:
+                return [tuple(row) for row in connection.execute(text(f"{shown} ORDER BY told_at"))]
+        finally:
+            engine.dispose()
+
     def choose(self, kind: str, record_id: int) -> None:
         """Decide that this version counts."""
         self.decide(kind, "choose_version", record_id=record_id)

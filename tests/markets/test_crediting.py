@@ -714,6 +714,12 @@ def test_what_is_due_to_another_than_was_paid_is_asked_for(
         assert f"1 settlements ({payout_told} {currency}) of market m are due" in finding.summary
         assert finding.detail["examples"] == ["s1"]
         assert "bob" not in str(finding)
+        # The finding names nobody; who pays sees whom.
+        player = other.get("player_id", "ann")
+        assert sorted(crediting.differences(), key=lambda row: row[-1]) == [
+            ("s1", "ann", "USD", -10),
+            ("s1", player, currency, Decimal(payout_told)),
+        ]
     crediting.decide("credit_adjusted", "acknowledge")
     assert crediting.credit(["m"]) == Credited()
     assert crediting.findings() == []
