@@ -361,7 +361,7 @@ class Settings(BaseSettings):
     prediction_stuck_seconds: float = Field(
         3600.0,
         gt=0,
-        description="A market under way of which nothing has changed for this long, or of which what the engine says cannot be read for this long, is stuck: a finding.",
+        description="A market under way of which no more positions have come to an end for this long, or of which what the engine says cannot be read for this long, is stuck: a finding.",
     )
     prediction_relook_days: float = Field(
         7.0,

@@ -21,7 +21,8 @@ def end(connection: Connection, market: Row[Any], settings: Settings, *, is_news
     again.  The caller holds the source's lock.
     """
     under_way, failed = _under_way(market), market.failed_positions
-    is_done = not under_way and not failed
+    is_untold = market.positions is None
+    is_done = not under_way and not failed and not is_untold
     told = {
         "trouble": None,
         "troubled_since": None,
@@ -40,7 +41,13 @@ def end(connection: Connection, market: Row[Any], settings: Settings, *, is_news
         )
         reason = (
             f"is stuck: {under_way} of {market.positions} positions are under way{beside}, and "
-            f"nothing has changed since {market.progressed_at:%Y-%m-%d %H:%M} UTC"
+            f"no more have come to an end since {market.progressed_at:%Y-%m-%d %H:%M} UTC"
+        )
+        _stop(connection, market, "stuck", reason, told, is_news=is_news)
+    elif is_untold:
+        reason = (
+            "is stuck: the engine says that it was settled, and has shown no position of it since "
+            f"{market.progressed_at:%Y-%m-%d %H:%M} UTC"
         )
         _stop(connection, market, "stuck", reason, told, is_news=is_news)
     elif failed:
@@ -74,7 +81,7 @@ def _under_way(market: Row[Any]) -> int:
     """Positions that have come to no end; all of them, if the status knew of none."""
     ended = market.completed_positions + market.failed_positions
     on_their_way = market.pending_positions + market.processing_positions
-    return int(on_their_way if ended or on_their_way else market.positions)
+    return int(on_their_way if ended or on_their_way else market.positions or 0)
 
 
 def _relook(market: Row[Any], settings: Settings, *, is_begun_anew: bool) -> dict[str, Any]:

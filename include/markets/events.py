@@ -129,7 +129,7 @@ class _EventReader:
             gaps = _lost(cursor.position, answer)
             if has_more:
                 position["since_id"] = str(newest)
-            elif since is not None and not self.received and self._has_begun_anew(int(since)):
+            elif self._is_to_compare(cursor.position, answer) and self._has_begun_anew(since):
                 has_more = True
                 del position["since_id"]
                 gaps.append(_begun_anew(since))
@@ -144,7 +144,14 @@ class _EventReader:
                 return True
         return False
 
-    def _has_begun_anew(self, since: int) -> bool:
+    def _is_to_compare(self, position: Mapping[str, Any], answer: Answer) -> bool:
+        """Whether it is the first run of an hour to which nothing new is told."""
+        if self.received or "since_id" not in position or "read_at" not in position:
+            return False
+        read_at = datetime.fromisoformat(position["read_at"])
+        return _hour(read_at) != _hour(answer.requested_at)
+
+    def _has_begun_anew(self, since: str | None) -> bool:
         """Whether the engine keeps events and none of them is as new as the last one read: then
         none that it adds would be told as newer than that one for long.
         """
@@ -153,7 +160,7 @@ class _EventReader:
             asked_after = None if newest < 0 else newest
             answer = fetch_events(self._client, since=asked_after)
             told = _newest(self._decoded(answer, None if newest < 0 else str(newest)))
-            if told >= since:
+            if told >= int(since or 0):
                 return False
             if told <= newest:
                 return newest >= 0
@@ -190,6 +197,10 @@ class _EventReader:
                 report_quarantined(connection, SOURCE, self._landing.batch_id)
 
         return enter
+
+
+def _hour(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
 def _newest(page: EventPage) -> int:
@@ -286,7 +297,7 @@ def _lost(position: Mapping[str, Any], answer: Answer) -> list[Gap]:
     ]
 
 
-def _begun_anew(since: str) -> Gap:
+def _begun_anew(since: str | None) -> Gap:
     return Gap(
         range_after=since,
         range_before="the first event that was kept",

@@ -21,11 +21,12 @@ from include.markets.ending import end
 from include.markets.evidence import arrived
 from include.markets.holding import hold_back
 from include.markets.looking import (
+    has_come_further,
     is_stuck,
+    is_under_way,
     keep_status,
     read_market_status,
     seen,
-    under_way,
     wait_for_status,
 )
 from include.markets.troubles import each_market
@@ -131,15 +132,18 @@ def _fetch(
     run_id: str | None,
     fetched: Fetched,
 ) -> None:
-    before, answer = read_market_status(client, market.market_id)
-    answers, pages, broken = _read_list(client, market.market_id, settings)
-    status, _ = read_market_status(client, market.market_id)
+    this = market.market_id
+    before, answer_before = read_market_status(engine, client, this, run_id)
+    answers, pages, broken = _read_list(client, this, settings)
+    status, answer = read_market_status(engine, client, this, run_id)
     snapshot = _Snapshot(status, answers, pages, broken)
     fetched.settlements += len(snapshot.entries)
     with transaction(engine, "loader") as connection:
         lock_source(connection, SOURCE)
-        keep_status(connection, market, answer, run_id)
-        is_moving = before != status or under_way(status, market) > 0
+        has_progressed = has_come_further(connection, market, status)
+        keep_status(connection, this, answer_before, run_id)
+        keep_status(connection, this, answer, run_id)
+        is_moving = before != status or is_under_way(status, market)
         # What has not come to rest in an hour is listed as it is, and checked.
         if is_moving and not is_stuck(market, settings):
             wait = timedelta(seconds=settings.prediction_look_seconds)
@@ -149,7 +153,8 @@ def _fetch(
             end(connection, market, settings, is_news=False)
             fetched.known += 1
         else:
-            _land(connection, settings, market, snapshot, run_id)
+            told = seen(market, status, has_progressed=has_progressed)
+            _land(connection, settings, market, snapshot, told, run_id)
             fetched.landed += 1
 
 
@@ -172,6 +177,7 @@ def _land(
     settings: Settings,
     market: Row[Any],
     snapshot: _Snapshot,
+    told: dict[str, Any],
     run_id: str | None,
 ) -> None:
     """Land the list, with what is wrong with it, and have it checked."""
@@ -185,7 +191,7 @@ def _land(
         listing_sha256=snapshot.digest,
         differences=verdict.found,
         next_look_at=None,
-        **seen(market, snapshot.status),
+        **told,
     )
     if moved is None:
         return

@@ -131,13 +131,11 @@ class _Orders:
 
     def look_whether_settled(self, market: Row[Any]) -> bool:
         """Find out what came of the last order to settle."""
-        began = has_begun(self._client, market)
+        is_begun = has_begun(self._engine, self._client, market.market_id, self._run_id)
         with transaction(self._engine, "loader") as connection:
             lock_source(connection, SOURCE)
             _close_abandoned(connection, market)
-            for key, answer in began.answers.items():
-                keep_answer(connection, key, "GET", answer, self._run_id)
-            if began.is_settled:
+            if is_begun:
                 _go_on(connection, market, "waiting")
             elif market.settle_attempts >= self._settings.prediction_settle_attempts:
                 stop(

@@ -189,11 +189,13 @@ def test_events_whose_sequence_begins_anew_are_read_from_their_start_and_are_a_g
 ) -> None:
     play.engine_changes(markets=2, since_is_included=is_included)
     play.step("plan")
+    let_events_age(play, 3600)
     play.step("plan")
     assert play.rows("SELECT FROM ops.gap") == []
     before = events_position(play)["since_id"]
     play.engine_changes(markets=4)
     begin_anew(monkeypatch)
+    let_events_age(play, 3600)
     assert play.step("plan").entered == 2
     assert len(play.states()) == 4
     [gap] = play.rows("SELECT * FROM ops.gap")
@@ -201,6 +203,7 @@ def test_events_whose_sequence_begins_anew_are_read_from_their_start_and_are_a_g
     assert "its `sequence` has begun anew" in gap.reason
     assert len(play.findings("gap")) == 1
     assert events_position(play)["since_id"] == "4"
+    let_events_age(play, 3600)
     play.step("plan")
     assert len(play.rows("SELECT FROM ops.gap")) == 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -21,7 +22,7 @@ from include.markets.publishing import MarketsHeld
 from include.markets.troubles import each_market
 from include.markets.watching import watch_markets
 from include.providers.errors import Fatal
-from include.providers.http import Answer
+from include.providers.http import Answer, Client
 from include.providers.prediction import calls
 from include.warehouse.database import lock_source, transaction
 from include.warehouse.decisions import DecisionRefused
@@ -313,6 +314,118 @@ def test_an_engine_that_fails_now_and_then_keeps_no_stuck_market_from_being_told
         assert play.market().state == state
     play.run()
     assert len(play.findings("market_stuck")) == 1
+
+
+@pytest.mark.parametrize("counts", ["pendingCount", "completedCount"])
+def test_counts_that_go_back_and_forth_keep_no_stuck_market_from_being_told(
+    play: MarketPlay, monkeypatch: pytest.MonkeyPatch, counts: str
+) -> None:
+    play.engine_changes(stuck_share=0.5, positions=20)
+    play.run()
+    looks = 0
+
+    def swing(told: dict[str, Any]) -> None:
+        nonlocal looks
+        looks += 1
+        if looks % 2:
+            told["processingCount"] -= 1
+            told[counts] += 1
+
+    with monkeypatch.context() as patch:
+        change_status(patch, swing)
+        for _ in range(4):
+            play.step("wait_for_status")
+            play.let_time_pass(play.settings.prediction_stuck_seconds / 2 + 1)
+        assert play.market().state == "fetching"
+    play.run()
+    assert [one.kind for one in play.findings()] == ["market_stuck"]
+    assert play.payouts() == play.owed()
+
+
+@pytest.mark.parametrize("is_shown_later", [True, False])
+def test_what_was_settled_before_and_shows_no_position_yet_is_waited_for(
+    play: MarketPlay, monkeypatch: pytest.MonkeyPatch, is_shown_later: bool
+) -> None:
+    settle_by_another(play)
+    with monkeypatch.context() as patch:
+        show_nothing(patch)
+        play.run()
+        assert play.results() == ["already_completed"]
+        assert (play.market().state, play.market().positions) == ("waiting", None)
+        play.run()
+        if not is_shown_later:
+            play.let_time_pass(play.settings.prediction_stuck_seconds)
+            play.run()
+            assert play.market().state == "stuck"
+            [finding] = play.findings()
+            assert "has shown no position of it since" in finding.summary
+            play.let_time_pass(86_400)
+            play.run()
+            assert play.findings() == [finding]
+            play.let_time_pass(86_400)
+    play.run()
+    assert (play.market().state, play.findings()) == ("done", [])
+    assert play.payouts() == play.owed()
+
+
+def test_a_market_without_a_position_is_done_if_the_engine_says_so(
+    play: MarketPlay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post = Client.post
+
+    def settle_nothing(client: Client, *args: Any, **kwargs: Any) -> Answer:
+        answer = post(client, *args, **kwargs)
+        totals = dict.fromkeys(
+            ("totalPositions", "successCount", "failedCount", "cancelledOrders"), 0
+        )
+        data = {"marketId": play.market_id, **totals, "totalPayout": "0", "settlements": []}
+        return replace(answer, body=json.dumps({"success": True, "data": data}).encode())
+
+    monkeypatch.setattr(Client, "post", settle_nothing)
+    show_nothing(monkeypatch)
+    play.run()
+    assert (play.market().state, play.findings()) == ("done", [])
+    play.released.add(play.market_id)
+
+
+def show_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the engine show no position of any market."""
+
+    def zero(told: dict[str, Any]) -> None:
+        told |= {name: 0 for name in told if name.endswith(("Count", "Positions"))}
+        told |= {"totalPayout": "0", "completedPayout": "0"}
+
+    change_status(monkeypatch, zero)
+    change_answers(monkeypatch, "/settlements", lambda body: body | {"data": []})
+
+
+def change_status(
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, Any]], None]
+) -> None:
+    """Have every status told otherwise on its way here."""
+
+    def change_told(body: dict[str, Any]) -> dict[str, Any]:
+        change(body["data"])
+        return body
+
+    change_answers(monkeypatch, "/settlement-status", change_told)
+
+
+def change_answers(
+    monkeypatch: pytest.MonkeyPatch,
+    path_ends: str,
+    change: Callable[[dict[str, Any]], dict[str, Any]],
+) -> None:
+    """Have every answer that is read from there changed on its way here."""
+    get = Client.get
+
+    def get_changed(client: Client, path: str, *args: Any, **kwargs: Any) -> Answer:
+        answer = get(client, path, *args, **kwargs)
+        if not path.endswith(path_ends):
+            return answer
+        return replace(answer, body=json.dumps(change(json.loads(answer.body))).encode())
+
+    monkeypatch.setattr(Client, "get", get_changed)
 
 
 def test_what_is_left_of_an_order_that_was_carried_out_in_part_is_ordered_by_a_person(
@@ -885,6 +998,96 @@ def conceal_one(play: MarketPlay) -> None:
     payouts = dict.fromkeys(("status.totalPayout", "status.completedPayout"), f"-{paid}")
     play.engine_changes(lies={**counts, **payouts})
     play.sandbox.fault("prediction", "missing_item", call="settlements", entry=entry, times=None)
+
+
+# --- what is kept of the engine's answers -------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["html_page", "malformed_json"])
+def test_a_status_that_cannot_be_read_is_kept(play: MarketPlay, kind: str) -> None:
+    play.step("plan")
+    play.step("settle")
+    play.sandbox.fault("prediction", kind, call="status")
+    play.step("wait_for_status")
+    assert play.market().trouble
+    assert len(kept(play, f"status/{play.market_id}")) == 1
+    play.step("wait_for_status")
+    assert len(kept(play, f"status/{play.market_id}")) == 2
+
+
+@pytest.mark.parametrize("call", ["status", "settlements"])
+def test_what_cannot_be_read_after_an_order_in_doubt_is_kept(play: MarketPlay, call: str) -> None:
+    play.sandbox.fault("prediction", "reset_before_answer", call="settle", executed=False)
+    play.run()
+    play.let_time_pass(play.settings.prediction_deadline_seconds)
+    play.sandbox.fault("prediction", "malformed_json", call=call)
+    play.step("settle")
+    assert play.market().state == "settling"
+    assert play.market().trouble
+    key = {"status": "status", "settlements": "list"}[call]
+    assert len(kept(play, f"{key}/{play.market_id}")) == 1
+
+
+def test_every_status_that_is_judged_is_kept(
+    play: MarketPlay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a market that is stuck, the one before its list and the one behind it need not agree."""
+    play.engine_changes(stuck_share=0.5)
+    play.run()
+    assert len(kept(play, f"status/{play.market_id}")) == 1
+    play.let_time_pass(play.settings.prediction_stuck_seconds)
+    play.step("wait_for_status")
+    assert play.market().state == "fetching"
+    payouts = iter(("4711", "4712"))
+    with monkeypatch.context() as patch:
+        change_status(patch, lambda told: told.update(totalPayout=next(payouts)))
+        play.step("fetch_payouts")
+    assert play.market().total_payout == 4712
+    before, first, second = kept(play, f"status/{play.market_id}")
+    assert b"4711" in first
+    assert b"4712" in second
+    assert b"471" not in before
+
+
+def test_the_answers_to_orders_are_kept(play: MarketPlay) -> None:
+    play.engine_changes(failing_share=1.0, failing_attempts=1)
+    play.run()
+    orders = play.rows("SELECT * FROM prediction.attempt ORDER BY attempt_id")
+    assert [one.call for one in orders] == ["settle", "retry"]
+    for one in orders:
+        [answer] = kept(play, f"{one.call}/{one.attempt_id}")
+        assert json.loads(answer)["data"]["totalPositions"] == POSITIONS
+        [row] = play.rows(
+            "SELECT record_key FROM raw.record WHERE record_id = :this", this=one.record_id
+        )
+        assert row.record_key == f"{one.call}/{one.attempt_id}"
+
+
+def kept(play: MarketPlay, key: str) -> list[bytes]:
+    """The answers that are kept under a key, oldest first."""
+    statement = "SELECT payload FROM raw.record_payload WHERE record_key = :key ORDER BY record_id"
+    return [bytes(row.payload) for row in play.rows(statement, key=key)]
+
+
+def test_what_fails_is_retried_at_once_and_then_after_twice_as_long_each_time(
+    play: MarketPlay,
+) -> None:
+    play.change(prediction_retry_delay_seconds=300.0)
+    play.engine_changes(failing_share=1.0, failing_attempts=None)
+    play.run()
+    for retries, delay in ((1, 300), (2, 600)):
+        play.run()
+        market = play.market()
+        assert (market.state, len(play.results("retry"))) == ("retrying", retries)
+        waits = (market.next_look_at - datetime.now(UTC)).total_seconds()
+        assert delay - 60 < waits <= delay
+        play.let_time_pass(delay - 60)
+        play.run()
+        assert len(play.results("retry")) == retries
+        play.let_time_pass(60)
+        play.run()
+        assert len(play.results("retry")) == retries + 1
+    assert play.market().state == "failed"
 
 
 def settle_by_another(play: MarketPlay) -> None:
