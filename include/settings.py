@@ -12,9 +12,16 @@ from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
@@ -28,6 +35,9 @@ _SECONDS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86_400}
 _TEN_YEARS_SECONDS = 3650 * 86_400
 # Some partners say so of a payout that they have booked.
 _DUPLICATE_CODE = "RS_ERROR_DUPLICATE_TRANSACTION"
+CURRENCY = r"^([a-z][A-Z0-9]{2,11}|[A-Z0-9]{2,12})$"
+"""A currency as finance and the wallet have it, USD or mBTC: written otherwise it were another."""
+_Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128)]
 _CREDIT_PREFIX = "prediction_wallet_"
 _CREDIT_TEMPLATE = r"^([^{}]|\{(market_id|settlement_id|position_id|outcome_id)\})+$"
 
@@ -298,6 +308,7 @@ class Settings(BaseSettings):
         120.0,
         gt=0,
         le=600,
+        allow_inf_nan=False,
         description="Longest that one call to settle a market, or to retry, may take in all.",
     )
     prediction_body_limit_bytes: int = Field(
@@ -310,10 +321,8 @@ class Settings(BaseSettings):
         ge=1,
         description="Most pages of one list of settlements, if the prediction engine gives them in pages.",
     )
-    prediction_operator_id: str | None = Field(
+    prediction_operator_id: _Name | None = Field(
         None,
-        min_length=1,
-        max_length=128,
         description="The operatorId that the prediction engine's settlements must carry; unset: every market is held back.",
     )
     prediction_wallet_session_id: str | None = Field(
@@ -339,44 +348,58 @@ class Settings(BaseSettings):
     )
     prediction_default_currency: str | None = Field(
         None,
-        pattern=r"^[A-Za-z0-9]{2,12}$",
-        description="Currency of markets that were entered without one; the prediction engine documents USD as its own default. Unset: such markets are held back.",
+        pattern=CURRENCY,
+        description="Currency of markets that were entered without one, in capital letters; the prediction engine documents USD as its own default. Unset: such markets are held back.",
     )
     prediction_settle_attempts: int = Field(
         3,
         ge=1,
+        le=20,
         description="How often a market is ordered to be settled, if the prediction engine shows nothing of it, before a person is asked.",
     )
     prediction_retry_attempts: int = Field(
-        3, ge=0, description="How often the failed positions of a market are retried …"
+        3, ge=0, le=10, description="How often the failed positions of a market are retried …"
     )
     prediction_retry_delay_seconds: float = Field(
-        300.0, ge=0, description="… and how long after the first time, doubled each time."
+        300.0,
+        ge=0,
+        le=86400,
+        allow_inf_nan=False,
+        description="… and how long after the first time, doubled each time.",
     )
     prediction_look_seconds: float = Field(
         30.0,
         ge=0,
+        le=86400,
+        allow_inf_nan=False,
         description="How long after one look at a market whose positions are under way comes the next.",
     )
     prediction_stuck_seconds: float = Field(
         3600.0,
         gt=0,
+        le=30 * 86400,
+        allow_inf_nan=False,
         description="A market under way of which no more positions have come to an end for this long, or of which what the engine says cannot be read for this long, is stuck: a finding.",
     )
     prediction_relook_days: float = Field(
         7.0,
         ge=0,
+        le=3650,
+        allow_inf_nan=False,
         description="How long a settled market is looked at again, once a day, for what the prediction engine corrects later.",
     )
     prediction_unconfirmed_days: float = Field(
         7.0,
         gt=0,
+        le=3650,
+        allow_inf_nan=False,
         description="A market in the queue that is not known to be resolved after this long is a finding.",
     )
     prediction_events_warning_hours: float = Field(
         18.0,
         gt=0,
         lt=24,
+        allow_inf_nan=False,
         description="Hours since the prediction engine's events were last read to their end after which a finding warns that some will be lost: it keeps no more than 24.",
     )
 

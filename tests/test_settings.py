@@ -15,6 +15,13 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatc
     assert Settings().import_folder is None
 
 
+def test_white_space_around_an_id_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SETTLEMENTS_PREDICTION_OPERATOR_ID", " us ")
+    monkeypatch.setenv("SETTLEMENTS_PREDICTION_DEFAULT_CURRENCY", "mBTC")
+    assert Settings().prediction_operator_id == "us"
+    assert Settings().prediction_default_currency == "mBTC"
+
+
 def test_none_unsets_what_has_a_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SETTLEMENTS_ODDS88_AUDIT_HOUR", "none")
     assert Settings().odds88_audit_hour is None
@@ -42,6 +49,19 @@ def test_none_unsets_what_has_a_default(monkeypatch: pytest.MonkeyPatch) -> None
         (
             {"SETTLEMENTS_WALLET_ITEM_CODES": '{"RS_ERROR_X": "lost"}'},
             "is '{\"RS_ERROR_X\": \"lost\"}' (at RS_ERROR_X). Input should be 'ok', 'final', ",
+        ),
+        *(
+            ({f"SETTLEMENTS_PREDICTION_{name}": value}, f"SETTLEMENTS_PREDICTION_{name} is ")
+            for name, value in (
+                ("DEFAULT_CURRENCY", "usd"),
+                ("OPERATOR_ID", " "),
+                ("LOOK_SECONDS", "inf"),
+                ("RETRY_ATTEMPTS", "40"),
+                ("RETRY_DELAY_SECONDS", "1e300"),
+                ("STUCK_SECONDS", "nan"),
+                ("RELOOK_DAYS", "1e7"),
+                ("UNCONFIRMED_DAYS", "inf"),
+            )
         ),
         (
             {"SETTLEMENTS_ODDS88_RATE_BASE_CURRENCY": "EUR"},

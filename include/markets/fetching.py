@@ -29,6 +29,7 @@ from include.markets.looking import (
     seen,
     wait_for_status,
 )
+from include.markets.queue import is_currency
 from include.markets.troubles import each_market
 from include.providers.errors import PageUndecodable, RecordRejected
 from include.providers.http import Answer, Client
@@ -235,6 +236,14 @@ def _judge(
                 "currency",
                 "Its currency is not known: it was entered without one, and "
                 "SETTLEMENTS_PREDICTION_DEFAULT_CURRENCY is not set.",
+            )
+        )
+    elif not is_currency(currency):
+        found.append(
+            _difference(
+                "currency",
+                f"Its currency was entered as {currency}, which is not how currencies are written "
+                "(USD, mBTC). Have it corrected in prediction.market.",
             )
         )
     if snapshot.broken is not None:

@@ -6,6 +6,7 @@ there is evidence that it was resolved: the engine's own event, or the word of a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from include.providers.prediction import is_market_id
 from include.providers.texts import shown
+from include.settings import CURRENCY
 from include.warehouse.database import array_literal, transaction
 from include.warehouse.markets import WORKED_ON, due
 
@@ -118,11 +120,24 @@ def set_currency(engine: Engine, market_ids: Sequence[str], currency: str) -> No
         set_currencies(connection, dict.fromkeys(market_ids, currency))
 
 
+def is_currency(told: str) -> bool:
+    """Whether it is written as currencies are: usd beside USD would be two."""
+    return re.fullmatch(CURRENCY, told) is not None
+
+
 def set_currencies(connection: Connection, told: Mapping[str, str | None]) -> None:
     """Give each market the currency that is told of it; raises `MarketsRefused` if it has another.
 
-    Whatever was entered in this transaction is then not entered.
+    So does a currency that nobody writes so.  Whatever was entered in this transaction is then not
+    entered.
     """
+    unusual = {one for one in told.values() if one is not None and not is_currency(one)}
+    if unusual:
+        raise MarketsRefused(
+            f"{', '.join(map(shown, sorted(unusual)[:_EXAMPLES]))} is not how a currency is "
+            "written: in capital letters and digits, such as USD, with at most one small letter "
+            "before them, such as mBTC. Nothing was entered. Correct it and do it again."
+        )
     named = {"market_ids": array_literal(told), "currencies": array_literal(told.values())}
     connection.execute(_SET_CURRENCIES, named)
     wrong = connection.execute(_CONTRADICTED, {**named, "examples": _EXAMPLES}).all()

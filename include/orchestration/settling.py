@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from include.markets import queue
 from include.markets.queue import MarketsRefused
+from include.settings import CURRENCY
 
 _log = logging.getLogger(__name__)
 
@@ -67,10 +68,10 @@ def form_fields() -> dict[str, Param]:
         "currency": Param(
             None,
             type=["null", "string"],
-            pattern="^[A-Za-z0-9]{2,12}$",
+            pattern=CURRENCY,
             title="Currency",
-            description="Of the markets that you name, such as USD; refused if one of them has "
-            "another. Empty: the one that it has, or else as "
+            description="Of the markets that you name, in capital letters, such as USD; "
+            "refused if one of them has another. Empty: the one that it has, or else as "
             "SETTLEMENTS_PREDICTION_DEFAULT_CURRENCY says.",
         ),
     }
@@ -85,11 +86,18 @@ def plan_shards(
     """Which markets this run goes on with, as shards with a name each.
 
     What the form confirms enters the queue before.  Raises `MarketsRefused` if the form names a
-    market that nothing says is resolved, or tells a currency that is not a market's.
+    market that nothing says is resolved, tells a currency that is not a market's, or confirms
+    none.
     """
     form = Form(**params)
     if form.market_ids is not None:
         _enter(engine, form, form.market_ids, decided_by, run_id)
+    elif form.confirmation == CONFIRMATION:
+        raise MarketsRefused(
+            "The confirmation is about no market: none was named. Nothing was settled by it. "
+            "Trigger settle_markets again with the markets that you know to be resolved, or "
+            "without a confirmation."
+        )
     elif form.currency:
         raise MarketsRefused(
             f"The currency {form.currency} is that of no market: none was named. Nothing was "

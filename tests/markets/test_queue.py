@@ -327,6 +327,39 @@ def test_a_currency_that_contradicts_what_is_known_enters_nothing(
     assert play.rows("SELECT * FROM prediction.market") == before
 
 
+def test_a_currency_in_small_letters_is_not_taken_for_another_one(
+    play: MarketPlay, tmp_path: Path
+) -> None:
+    engine = play.warehouse.engine
+    told = "'usd' is not how a currency is written"
+    word = {"confirmed_by": "ann", "reason": "It is over.", "run_id": "r"}
+    with pytest.raises(MarketsRefused, match=told):
+        queue.confirm(engine, ["m-0"], currency="usd", **word)
+    with pytest.raises(MarketsRefused, match=told):
+        files.import_markets(engine, register(tmp_path, "m-0,usd\n"))
+    assert play.states() == {}
+    assert files.import_markets(engine, register(tmp_path, "m-0,mBTC\n"))["new"] == 1
+
+
+def test_a_currency_that_was_entered_in_small_letters_is_not_published(play: MarketPlay) -> None:
+    register_engine = create_engine(play.warehouse.register_url)
+    with register_engine.begin() as connection:
+        connection.execute(
+            text("INSERT INTO prediction.market (market_id, currency) VALUES (:id, 'usd')"),
+            {"id": play.market_id},
+        )
+    register_engine.dispose()
+    play.run()
+    [finding] = play.findings("market_held")
+    assert "entered as usd, which is not how currencies are written" in finding.summary
+    assert play.payouts() == {}
+    with play.warehouse.owner_engine.begin() as connection:
+        connection.execute(text("UPDATE prediction.market SET currency = 'USD'"))
+    play.decide("market_held", "try_again")
+    play.run()
+    assert play.market().state == "done"
+
+
 def register(folder: Path, written: str) -> Path:
     path = folder / "prediction.csv"
     path.write_text(written)

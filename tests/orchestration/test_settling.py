@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk.definitions.param import ParamsDict
+from airflow.sdk.exceptions import ParamValidationError
 
 from include.markets.events import take_events
 from include.markets.queue import MarketsRefused
@@ -94,3 +95,12 @@ def test_a_currency_is_that_of_the_markets_that_the_form_names(
         plan(warehouse, sandbox, market_ids=[market_id], currency="USD")
     with pytest.raises(MarketsRefused, match="The currency EUR is that of no market"):
         plan(warehouse, sandbox, currency="EUR")
+    with pytest.raises(ParamValidationError):
+        plan(warehouse, sandbox, market_ids=[market_id], currency="usd")
+
+
+def test_a_confirmation_that_names_no_market_is_refused(
+    warehouse: Warehouse, sandbox: Sandbox
+) -> None:
+    with pytest.raises(MarketsRefused, match="The confirmation is about no market"):
+        plan(warehouse, sandbox, confirmation="SETTLE", reason="It is over.")
