@@ -73,6 +73,15 @@ class _Told(NamedTuple):
         is_of_all = self.execution is Execution.REJECTED and self.status in REFUSES_ALL
         return is_of_all or self.execution is Execution.NOT_EXECUTED
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it was refused in words that are not the engine's: another server may be there,
+        to which no market is known.
+        """
+        is_refused = self.execution is Execution.REJECTED and self.answer is not None
+        is_engines = self.said.is_success is False and self.said.code is not None
+        return is_refused and not is_engines and self.status not in REFUSES_ALL
+
 
 def settle_markets(
     engine: Engine,
@@ -84,11 +93,12 @@ def settle_markets(
     """Order that those of the markets be settled that are resolved, each at most once at a time.
 
     One of whose earlier order nothing is known is looked at first.  Raises `Fatal` if the engine
-    refuses our key.
+    refuses our key, or if nobody but another server answers.
     """
     orders = _Orders(engine, client, settings, run_id)
     each_market(engine, settings, market_ids, ("settling",), orders.look_whether_settled)
     each_market(engine, settings, market_ids, ("resolved",), orders.settle)
+    orders.raise_if_another_answers()
     return orders.counted()
 
 
@@ -120,6 +130,21 @@ class _Orders:
         self._pause = settings.prediction_look_seconds
         self._run_id = run_id
         self._executions: list[Execution] = []
+        self._answers: list[_Told] = []
+
+    def raise_if_another_answers(self) -> None:
+        """Raise `Fatal` if orders were answered, and none of them by the engine."""
+        if not self._answers or not all(told.is_foreign for told in self._answers):
+            return
+        raise Fatal(
+            SOURCE,
+            f"An order was refused with {self._answers[0].status} by what does not answer as the "
+            "engine does. No market was settled by it, and none counts as refused.",
+            "Check `base_url` in the extra of the Airflow connection `prediction`, which ends in "
+            "/api/v1, then clear this task. If it is right, ask the engine's people why its answer "
+            "names no error.",
+            status=self._answers[0].status,
+        )
 
     def counted(self) -> Ordered:
         executed = {Execution.EXECUTED, Execution.ALREADY_COMPLETED}
@@ -160,7 +185,7 @@ class _Orders:
             lock_source(connection, SOURCE)
             self._store(connection, attempt_id, moved, "settle", told)
             match told.execution:
-                case _ if told.is_as_before:
+                case _ if told.is_as_before or told.is_foreign:
                     self._not_executed(connection, moved, "resolved", told, market)
                 case Execution.EXECUTED | Execution.ALREADY_COMPLETED:
                     totals = told.said.totals
@@ -176,7 +201,7 @@ class _Orders:
                     # In doubt: when the deadline is over, the status tells.
                     _go_on(connection, moved, "settling", wait=None, **_CALM)
         self._raise_if_all_are_refused(told)
-        return told.answer is not None
+        return told.answer is not None and not told.is_foreign
 
     def retry(self, market: Row[Any]) -> bool:
         """Order that what has failed of the market be tried again, and store what came of it."""
@@ -232,6 +257,8 @@ class _Orders:
             ).scalar_one()
         told = _send(self._client, post, market.market_id, begun_at + seconds)
         self._executions.append(told.execution)
+        if told.answer is not None:
+            self._answers.append(told)
         return attempt_id, moved, told
 
     def _store(

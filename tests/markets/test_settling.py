@@ -21,9 +21,11 @@ from include.markets.evidence import keep_answer
 from include.markets.publishing import MarketsHeld
 from include.markets.troubles import each_market
 from include.markets.watching import watch_markets
+from include.providers import prediction
 from include.providers.errors import Fatal
 from include.providers.http import Answer, Client
 from include.providers.prediction import calls
+from include.sandbox.addresses import PREDICTION_KEY
 from include.warehouse.database import lock_source, transaction
 from include.warehouse.decisions import DecisionRefused
 from include.warehouse.markets import due, move
@@ -174,6 +176,39 @@ def test_a_refused_key_stops_the_task_and_nothing_is_lost(play: MarketPlay) -> N
     assert play.market().settle_attempts == 0
     play.run()
     assert play.market().state == "done"
+
+
+@pytest.mark.parametrize("path", ["/wrong/api/v1", ""])
+def test_a_wrong_address_refuses_no_market(play: MarketPlay, path: str) -> None:
+    play.engine_changes(markets=5)
+    play.step("plan")
+    address = play.sandbox.prediction_url.removesuffix("/api/v1") + path
+    ids = queue.due_markets(play.warehouse.engine, None, 1000)
+    with (
+        prediction.open_client(address, PREDICTION_KEY, play.settings) as client,
+        pytest.raises(Fatal, match="Check `base_url`"),
+    ):
+        settling.settle_markets(play.warehouse.engine, client, play.settings, ids, "test")
+    assert set(play.states().values()) == {"resolved"}
+    assert play.findings() == []
+    # The others were left alone.
+    assert len(play.results()) == 3
+    assert play.market(ids[0]).settle_attempts == 0
+    assert "status 404" in play.market(ids[0]).trouble
+    play.run()
+    assert set(play.states().values()) == {"done"}
+
+
+def test_a_market_that_alone_is_refused_in_foreign_words_keeps_no_other_back(
+    play: MarketPlay,
+) -> None:
+    play.engine_changes(markets=3)
+    play.sandbox.fault("prediction", "status", call="settle", status=404)
+    play.step("plan")
+    play.step("settle")
+    assert sorted(play.states().values()) == ["resolved", "waiting", "waiting"]
+    play.run()
+    assert set(play.states().values()) == {"done"}
 
 
 def test_an_engine_that_asks_us_to_wait_is_ordered_again_later(play: MarketPlay) -> None:
