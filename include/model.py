@@ -13,6 +13,9 @@ from enum import StrEnum
 
 import msgspec
 
+CURRENCY = r"^([a-z][A-Z0-9]{2,11}|[A-Z0-9]{2,12})$"
+"""A currency as finance and the wallet have it, USD or mBTC: `usd` would be another beside it."""
+
 
 class Status(StrEnum):
     """Where a provider's decision about one subject stands."""

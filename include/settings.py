@@ -25,6 +25,8 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from include.model import CURRENCY
+
 PREFIX = "SETTLEMENTS_"
 
 # What others than the pipelines read: `make up` and `make demo`.
@@ -35,8 +37,6 @@ _SECONDS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86_400}
 _TEN_YEARS_SECONDS = 3650 * 86_400
 # Some partners say so of a payout that they have booked.
 _DUPLICATE_CODE = "RS_ERROR_DUPLICATE_TRANSACTION"
-CURRENCY = r"^([a-z][A-Z0-9]{2,11}|[A-Z0-9]{2,12})$"
-"""A currency as finance and the wallet have it, USD or mBTC: written otherwise it were another."""
 _Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128)]
 _CREDIT_PREFIX = "prediction_wallet_"
 _CREDIT_TEMPLATE = r"^([^{}]|\{(market_id|settlement_id|position_id|outcome_id)\})+$"

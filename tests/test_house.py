@@ -17,7 +17,7 @@ _WIRE_AND_TABLES = {"providers", "warehouse", *_FLOOR}
 _FLOWS = {"quality", *_WIRE_AND_TABLES}
 MAY_IMPORT = {
     "model": set(),
-    "settings": set(),
+    "settings": {"model"},
     "providers": _FLOOR,
     "warehouse": _FLOOR,
     "quality": _WIRE_AND_TABLES,

@@ -13,9 +13,9 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
+from include.model import CURRENCY
 from include.providers.prediction import is_market_id
 from include.providers.texts import shown
-from include.settings import CURRENCY
 from include.warehouse.database import array_literal, transaction
 from include.warehouse.markets import WORKED_ON, due
 

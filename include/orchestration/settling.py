@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from include.markets import queue
 from include.markets.queue import MarketsRefused
-from include.settings import CURRENCY
+from include.model import CURRENCY
 
 _log = logging.getLogger(__name__)
 

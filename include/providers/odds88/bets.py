@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from include.model import Leg, Outcome, RecordContext, SettledAtBasis, Settlement, Status
+from include.model import CURRENCY, Leg, Outcome, RecordContext, SettledAtBasis, Settlement, Status
 from include.providers.documented import UNREADABLE, fault_in, without_unknown
 from include.providers.errors import RecordRejected
 from include.providers.moments import in_utc, sortable
@@ -162,7 +162,7 @@ _OUTCOMES = {
     Result.PLACE_WIN: Outcome.PLACED,
 }
 _TYPES = {kind: kind.name.lower() for kind in SelectionType}
-_TICKER = re.compile("[a-z]?[A-Z0-9]{2,12}")
+_CURRENCY = re.compile(CURRENCY)
 _NO_LEG = Leg(leg_number=0)
 _NO_EVENT, _NO_MARKET, _NO_EACH_WAY_PRICE = Event(), Market(), EachWayPrice()
 
@@ -226,7 +226,7 @@ def _in_major_units(number: Number, name: str, amount: Amount, terms: Terms) -> 
 
 def _currency(amount: Amount) -> str:
     """Its ticker: EUR, USDT, mBTC.  Written in two ways, one currency would be two in every sum."""
-    if not _TICKER.fullmatch(amount.currency):
+    if not _CURRENCY.fullmatch(amount.currency):
         raise RecordRejected(
             "currency_unusable",
             f"`amount.currency` is {shown(amount.currency)}, which is not written as EUR, USDT or "
