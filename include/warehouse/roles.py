@@ -107,7 +107,7 @@ GRANTS: dict[str, tuple[str, ...]] = {
         "UPDATE (state, next_ask_at, is_asked_alone) ON tote.bet",
         "USAGE ON SCHEMA prediction",
         "SELECT, UPDATE ON prediction.market",
-        "SELECT ON prediction.attempt, prediction.credit",
+        "SELECT ON prediction.attempt, prediction.credit, prediction.held_market",
         f"UPDATE ({_CREDITED}) ON prediction.credit",
     ),
     "wallet_writer": (

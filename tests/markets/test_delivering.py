@@ -523,12 +523,34 @@ def test_what_was_sent_before_its_market_is_held_is_not_held(crediting: Creditin
     assert crediting.states() == {"sent": "sending", "unsent": "market_held"}
 
 
-def test_what_a_decision_lets_go_is_held_again_while_its_market_is(crediting: Crediting) -> None:
-    complete(crediting, "s1")
-    crediting.tell("s1", "12.00")
+def test_what_a_decision_lets_go_waits_for_its_market(crediting: Crediting) -> None:
+    complete(crediting, "changed", "refused")
+    crediting.tell("changed", "12.00")
+    crediting.refuse("refused")
+    assert crediting.sandbox is not None
+    crediting.sandbox.configure("wallet", stores_refusals=False)
     crediting.credit()
+    crediting.deliver()
+    assert crediting.states() == {"changed": "credit_changed", "refused": "owed"}
+    crediting.refuse()
     crediting.market("m", "held")
     crediting.decide("transactions_held", "release_hold")
+    crediting.decide("credits_refused", "send_again")
+    assert crediting.findings() == ["credit_adjusted"]
+    assert crediting.send() == Sent()
+    assert {one.hold_reason for one in crediting.payouts().values()} == {"market_held"}
+    crediting.market("m", "done")
+    crediting.as_owner("UPDATE prediction.market SET revision = revision + 1")
+    crediting.credit()
+    assert crediting.send().processed == 2
+    assert crediting.wrong() == []
+
+
+def test_what_is_open_of_a_market_that_is_held_is_held_by_whoever_credits(
+    crediting: Crediting,
+) -> None:
+    complete(crediting, "s1")
+    crediting.market("m", "held")
     crediting.credit()
     assert crediting.states() == {"s1": "market_held"}
     assert crediting.deliver() == CreditsSent()

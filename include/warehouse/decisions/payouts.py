@@ -45,6 +45,8 @@ from include.warehouse.tables import transaction as payout
 
 CREDITS = "prediction"
 """Where payouts come from (`origin_source`) that are credits of a market."""
+MARKET_HELD = "market_held"
+"""Why payouts are held that credit a market which is held since."""
 
 _IDS_RECORDED = 1000
 _EXAMPLES = 10
@@ -62,6 +64,19 @@ _chosen = Table(
 )
 _IS_CHOSEN = payout.c.transaction_id == _chosen.c.transaction_id
 _RELEASED = {"hold_reason": None, "hold_detail": None, "hold_finding_id": None}
+
+
+_HOLD_WITH_MARKET = text(f"""
+UPDATE wallet.transaction AS payout
+SET hold_reason = '{MARKET_HELD}', hold_finding_id = held.finding_id,
+    hold_detail = format('Market %s is held: decide its finding.', held.market_id),
+    released_at = clock_timestamp(), evidence = NULL
+FROM chosen, prediction.credit
+JOIN prediction.held_market AS held USING (market_id)
+WHERE payout.transaction_id = chosen.transaction_id AND payout.origin_source = '{CREDITS}'
+    AND credit.settlement_id = payout.origin_key AND credit.state = 'sending'
+    AND payout.hold_reason NOT IN ('in_doubt', 'contested', 'unclear')
+""")
 
 
 class NothingHeld(DecisionRefused):
@@ -120,6 +135,7 @@ def _release(connection: Connection, asked: Row[Any], answer: Answer) -> Change:
     """Let them be sent; what limits how often counts anew.
 
     The evidence of a refusal goes from the payout, and stays with the attempt that it came from.
+    What credits a market that is held waits for that, unless it may be booked already.
     """
     before = _choose_seen(connection, asked, answer)
     if "unsignable" in before["hold_reasons"]:
@@ -128,8 +144,13 @@ def _release(connection: Connection, asked: Row[Any], answer: Answer) -> Change:
             "would be held again at once.",
             "Have them entered correctly under other ids, then decide lost for these.",
         )
+    connection.execute(_HOLD_WITH_MARKET)
     return _move(
-        connection, asked, before, {"released_at": func.clock_timestamp(), "evidence": None}
+        connection,
+        asked,
+        before,
+        {"released_at": func.clock_timestamp(), "evidence": None},
+        payout.c.hold_reason != MARKET_HELD,
     )
 
 
