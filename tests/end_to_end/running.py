@@ -25,7 +25,8 @@ from tests.sandboxes import provider_keys
 CATCH_UP = "catch_up_ticktock"
 CATCH_UP_BETS = "catch_up_odds88"
 RESEND = "resend_settlements"
-DAGS = (CATCH_UP, CATCH_UP_BETS, RESEND, "import_files", "resolve_findings", "watch_feeds")
+SETTLE = "settle_markets"
+DAGS = (CATCH_UP, CATCH_UP_BETS, RESEND, SETTLE, "import_files", "resolve_findings", "watch_feeds")
 STEPS = ("land", "check_raw", "normalize", "check_settlements", "publish")
 _DAGS_SECONDS, _RUN_SECONDS, _CONDITION_SECONDS = 90.0, 120.0, 60.0
 

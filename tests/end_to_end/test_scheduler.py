@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, text
 
-from include.local.agreement import bet_disagreements, disagreements
+from include.local.agreement import bet_disagreements, disagreements, market_disagreements
 from include.local.postgres import remove_cluster
 from include.sandbox.addresses import (
     ODDS88_CLIENT_ID,
     ODDS88_PASSWORD,
+    PREDICTION_KEY,
     TICKTOCK_KEY,
     TOTE_KEY,
     WALLET_KEY,
@@ -27,6 +28,7 @@ from tests.end_to_end.running import (
     CATCH_UP,
     CATCH_UP_BETS,
     RESEND,
+    SETTLE,
     STEPS,
     Running,
     running_system,
@@ -270,6 +272,23 @@ def test_a_resend_that_is_cut_short_and_killed_pays_everyone_once(running: Runni
     )
 
 
+def test_a_market_that_fails_in_part_is_retried_and_credited(running: Running) -> None:
+    """The schedule may have had it before, or be about to."""
+    running.run(SETTLE)
+    running.wait_until(
+        "all markets are done",
+        "SELECT count(*) = 3 AND bool_and(state = 'done') FROM prediction.market",
+    )
+    orders = "SELECT array_agg(call || ' ' || result ORDER BY call, result) FROM prediction.attempt"
+    assert running.ask(orders) == ["retry executed", *["settle executed"] * 3]
+    ledger = running.sandbox.ledger("prediction")
+    assert list(market_disagreements(running.system.warehouse_url, ledger)) == []
+    running.wait_until(
+        "what completed is credited",
+        "SELECT count(*) > 0 AND bool_and(difference = 0) FROM finance.market_credit",
+    )
+
+
 def test_no_secret_is_in_a_log_or_in_a_table(running: Running) -> None:
     run_id = running.api.runs(CATCH_UP)[0]["dag_run_id"]
     system = running.system
@@ -283,6 +302,7 @@ def test_no_secret_is_in_a_log_or_in_a_table(running: Running) -> None:
         "the password of odds88": ODDS88_PASSWORD,
         "a token of odds88": TOKENS_OF_ODDS88,
         "the key of tote": TOTE_KEY,
+        "the key of the prediction engine": PREDICTION_KEY,
         "the key of the wallet": WALLET_KEY,
         "the secret that signs": WALLET_SECRET,
         "the password of the UI": system.ui[2],
