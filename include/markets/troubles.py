@@ -86,8 +86,9 @@ def note_trouble(
     """Note why a look at the market came to nothing; if that lasts, a person is asked about it.
 
     What is wrong with the engine, and not with this market, is left to pass: `watching` tells it.
-    An engine that answers about all others while it does not about this one is wrong with this one;
-    one that asks us to wait (429) would answer.
+    An engine that answers about all others while it does not about this one, or refuses to, is
+    wrong with this one; one that refuses all may be at another address, and one that asks us to
+    wait (429) would answer.
     """
     told = error.reason if isinstance(error, PageUndecodable) else error.happened
     _log.warning("Market %s: %s", market.market_id, told)
@@ -105,7 +106,7 @@ def note_trouble(
         is_long = lasts >= timedelta(seconds=settings.prediction_stuck_seconds)
         if moved is None or not is_long or _refuses_all(error):
             return
-        if not isinstance(error, Retriable):
+        if isinstance(error, PageUndecodable) or _is_ours(error):
             stop(connection, moved, "stuck", f"cannot be read: {told}")
         elif error.status != HTTPStatus.TOO_MANY_REQUESTS and _is_alone(connection, market):
             stop(connection, moved, "stuck", f"is answered by no call, and others are: {told}")
@@ -134,3 +135,8 @@ def _wait(settings: Settings, lasts: timedelta) -> timedelta:
 
 def _refuses_all(error: Exception) -> bool:
     return isinstance(error, Fatal) and error.fault is not None
+
+
+def _is_ours(error: ProviderError) -> bool:
+    """Whether it was answered, and we do not take the answer as it is."""
+    return isinstance(error, Fatal) and error.status is None

@@ -822,6 +822,7 @@ def test_a_market_of_which_less_counts_than_its_status_tells_is_held_once_publis
     [
         ({"kind": "html_page"}, "cannot be read"),
         ({"kind": "status", "status": 500}, "is answered by no call, and others are"),
+        ({"kind": "status", "status": 404}, "is answered by no call, and others are"),
     ],
 )
 def test_a_market_that_cannot_be_read_keeps_no_other_back_and_is_stuck_in_the_end(
@@ -880,7 +881,7 @@ def test_an_engine_that_is_silent_is_not_asked_about_every_market(play: MarketPl
     assert set(play.states().values()) == {"done"}
 
 
-@pytest.mark.parametrize("status", [500, 401])
+@pytest.mark.parametrize("status", [500, 401, 404])
 def test_an_engine_that_is_away_for_long_is_one_question_and_no_market_is_stuck(
     play: MarketPlay, status: int
 ) -> None:
