@@ -252,7 +252,7 @@ class Settings(BaseSettings):
     )
     odds88_rate_base_currency: str | None = Field(
         None,
-        pattern=r"^[A-Za-z0-9]{2,12}$",
+        pattern=CURRENCY,
         description="Reporting currency of odds88's amounts: the one that its exchange rates lead to or from. Taken over by the next migration; unset: no amount is given in a reporting currency.",
     )
     odds88_rate_direction: Literal["units_per_base", "base_per_unit"] | None = Field(

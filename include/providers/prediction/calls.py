@@ -96,7 +96,7 @@ def fetch_listing(
     raise Fatal(
         PROVIDER,
         f"Its list of settlements {'leads back to a page already read' if is_circle else 'goes on'}"
-        f" after {len(asked)} pages. The pages read are kept; the list is not complete.",
+        f" after {len(asked)} pages. The list is not complete, and nothing was concluded from it.",
         f"Ask {PROVIDER} how its lists are paged, then clear this task."
         if is_circle
         else "If lists of that length are right, raise SETTLEMENTS_PREDICTION_LISTING_PAGES_LIMIT, "
