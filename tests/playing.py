@@ -208,7 +208,10 @@ class Play:
         self._follow_clock()
         with self.warehouse.owner_engine.begin() as connection:
             connection.execute(
-                text("UPDATE ops.connect_attempt SET attempted_at = attempted_at - :step"),
+                text(
+                    "UPDATE ops.connect_attempt SET attempted_at = attempted_at - :step,"
+                    " ended_at = ended_at - :step"
+                ),
                 {"step": played.step},
             )
             connection.execute(text("UPDATE tote.bet SET next_ask_at = now() WHERE state = 'open'"))

@@ -55,8 +55,8 @@ class Position:
     `caught_up_began_at` is when the last session began that was read to its end, `cut_short` how
     many since were not and leave no point to resume at, and `resumed_at` when the last one began
     that left one.  `audited_at` is when the last session began that asked for all there is and was
-    read to its end, `audit_tried_at` when the last audit did that was not, `audit_tries` how many
-    were not since one was due, and `audit_given_up_at` when the last one did that was given up.
+    read to its end, `audit_tried_at` when an audit did that was not, `audit_tries` how many were
+    begun since one was due, and `audit_given_up_at` when the last one began that was given up.
     """
 
     caught_up_to: datetime | None = None
@@ -108,7 +108,9 @@ class Position:
 
     @property
     def lacks_audit(self) -> bool:
-        """Whether the last audit that was due was given up."""
+        """Whether the last audit that was due was given up, or begun so often that it should be."""
+        if self.audit_tries > AUDIT_TRIES:
+            return True
         given_up_at, audited_at = self.audit_given_up_at, self.audited_at
         return given_up_at is not None and (audited_at is None or audited_at < given_up_at)
 
@@ -163,6 +165,16 @@ def next_session(position: Position, now: datetime, terms: Terms) -> Session:
     return Session(now, since, is_whole=since == oldest, bounds=bounds, gap=gap)
 
 
+def after_beginning(position: Position, session: Session) -> Position:
+    """The position from when the session begins: an audit counts as tried even if nothing is heard
+    of it any more, so that what is new comes next.
+    """
+    if not session.is_audit:
+        return position
+    tries = position.audit_tries + 1
+    return replace(position, audit_tried_at=session.began_at, audit_tries=tries)
+
+
 def after_catching_up(position: Position, session: Session, seen: Seen, now: datetime) -> Position:
     """The position once the session was read to its end."""
     reached = None if seen.newest is None else min(seen.newest, now)
@@ -188,7 +200,9 @@ def after_being_cut_short(
     was new: so little would hardly get on, and from messages that come newest first nothing at all.
     """
     if session.is_audit:
-        return _after_leaving_audit(position, session, is_too_long=is_too_long)
+        # What it was told says nothing of where the stream stands.
+        is_given_up = is_too_long or position.audit_tries >= AUDIT_TRIES
+        return _without_audit(position, session.began_at) if is_given_up else position
     if not seen.messages:
         return position
     if not _gets_on(seen, terms):
@@ -232,20 +246,15 @@ def _is_audit_due(position: Position, now: datetime, terms: Terms) -> bool:
     return due_at is not None and (last is None or last < due_at)
 
 
+def _without_audit(position: Position, given_up_at: datetime) -> Position:
+    return replace(position, audit_tries=0, audit_given_up_at=given_up_at)
+
+
 def _last_audit_hour(now: datetime, terms: Terms) -> datetime | None:
     if terms.audit_hour is None:
         return None
     passed_at = now.replace(hour=terms.audit_hour, minute=0, second=0, microsecond=0)
     return passed_at if passed_at <= now else passed_at - timedelta(days=1)
-
-
-def _after_leaving_audit(position: Position, session: Session, *, is_too_long: bool) -> Position:
-    """What it was told says nothing of where the stream stands."""
-    tries = position.audit_tries + 1
-    tried = replace(position, audit_tried_at=session.began_at, audit_tries=tries)
-    if not is_too_long and tries < AUDIT_TRIES:
-        return tried
-    return replace(tried, audit_tries=0, audit_given_up_at=session.began_at)
 
 
 def _gap(position: Position, now: datetime, terms: Terms) -> tuple[datetime, datetime] | None:

@@ -34,6 +34,7 @@ from include.catchup.position import (
     Seen,
     Session,
     Terms,
+    after_beginning,
     after_being_cut_short,
     after_catching_up,
     next_session,
@@ -125,6 +126,9 @@ def read_stream(
     except NoneLeft as none_left:
         _log.info("%s", none_left)
         return StreamRead(has_reached_end=False, note=str(none_left))
+    position, before = after_beginning(position, session), position
+    if position != before:
+        cursor = landing.commit([], cursor, position.to_json())
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="landing") as writer:
         reader = _Reader(stream, landing, connections, settings, session, writer)
         try:

@@ -203,7 +203,8 @@ def _unread(row: Row[Any], sessions: int) -> Finding:
 
 
 def _unaudited(row: Row[Any], position: Position) -> Finding:
-    audited_at, given_up_at = position.audited_at, position.audit_given_up_at
+    audited_at = position.audited_at
+    given_up_at = position.audit_tried_at or position.audit_given_up_at
     last = f"The last that was began at {audited_at:%Y-%m-%d %H:%M} UTC" if audited_at else "None"
     return Finding(
         kind="stream_unfinished",

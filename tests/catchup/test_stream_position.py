@@ -22,6 +22,7 @@ from include.catchup.position import (
     Seen,
     Session,
     Terms,
+    after_beginning,
     after_being_cut_short,
     after_catching_up,
     next_session,
@@ -61,7 +62,8 @@ def cut_short(
     *,
     at_bounds: bool = True,
 ) -> Position:
-    return after_being_cut_short(position, session, seen, terms, is_too_long=at_bounds)
+    begun = after_beginning(position, session)
+    return after_being_cut_short(begun, session, seen, terms, is_too_long=at_bounds)
 
 
 # --- from when the next session is told again ---------------------------------------------------
@@ -171,6 +173,18 @@ def test_an_audit_that_breaks_off_is_tried_again_once_what_is_new_was_read(told:
         now += HOUR / 3
     assert not next_session(position, now, AUDITING).is_audit
     audit_of(position, NOW + DAY)
+
+
+def test_an_audit_that_is_killed_keeps_no_news_away_and_is_told_if_it_always_is() -> None:
+    position, now = caught_up(NOW - HOUR, audited_at=NOW - DAY), NOW
+    for _ in range(AUDIT_TRIES + 1):
+        assert not position.lacks_audit
+        position = after_beginning(position, audit_of(position, now))
+        position = news_after(position, now + HOUR / 6)
+        now += HOUR / 3
+    assert position.lacks_audit
+    done = after_catching_up(position, audit_of(position, now), seen(OLDEST, now), now)
+    assert not done.lacks_audit
 
 
 def test_what_is_new_is_read_to_its_end_before_an_audit_is_tried_again() -> None:
