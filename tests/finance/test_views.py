@@ -633,6 +633,7 @@ def test_a_decision_is_shown_with_its_question(books: Books) -> None:
         decided_by="ada",
         reason="The provider confirmed it.",
         reference="MAIL-7",
+        parameters={"seen": "c68ddc87", "record_id": 4043},
         state_before={"player_id": "clear-id"},
         state_after={},
         decided_at=_at(5),
@@ -646,6 +647,7 @@ def test_a_decision_is_shown_with_its_question(books: Books) -> None:
         "decided_at": _at(5),
         "finding_kind": "undecodable_page",
         "what_happened": "A page cannot be decoded.",
+        "chosen_record_id": 4043,
     }
     assert {name: row[name] for name in expected} == expected
     assert "clear-id" not in repr(row)

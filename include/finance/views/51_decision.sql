@@ -13,6 +13,10 @@ SELECT
     finding.summary AS what_happened,
     finding.opened_at AS finding_opened_at,
     finding.batch_id,
+    CASE
+        WHEN jsonb_typeof(decision.parameters -> 'record_id') = 'number'
+            THEN (decision.parameters ->> 'record_id')::bigint
+    END AS chosen_record_id,
     decision.awaits_second_person,
     decision.first_decision_id,
     CASE
@@ -39,6 +43,7 @@ COMMENT ON COLUMN finance.decision.subject IS 'What the finding concerned: a bat
 COMMENT ON COLUMN finance.decision.what_happened IS 'What the finding said, in one sentence.';
 COMMENT ON COLUMN finance.decision.finding_opened_at IS 'When the question came up (UTC).';
 COMMENT ON COLUMN finance.decision.batch_id IS 'The batch that the finding concerned (finance.batch); NULL if none.';
+COMMENT ON COLUMN finance.decision.chosen_record_id IS 'The message whose content a person chose (finance.settlement_history.record_id); NULL if there was nothing to choose.';
 COMMENT ON COLUMN finance.decision.awaits_second_person IS 'It changed nothing: another person has to decide the same.';
 COMMENT ON COLUMN finance.decision.first_decision_id IS 'The other person''s decision that this one confirms; NULL if one person was enough.';
 COMMENT ON COLUMN finance.decision.payouts IS 'How many payouts it was about; NULL if it was about none.';
