@@ -130,17 +130,20 @@ class DisturbedResend(Resend):
         """What the checker finds once the trouble is over and people have decided what they can."""
         self.sandbox.forget_faults()
         self.sandbox.configure("wallet", codes=[], items_limit=None)
+        why = ""
         for number in range(_RUNS_LEFT_ALONE):
             # What is refused for unknown reasons is held once another payout was paid.
             self.enter(f"{self._round:03}-good-{number}")
             self.let_the_lease_run_out()
             self.let_the_window_close()
-            with suppress(BreakerTripped, PartnerUnavailable, SendingStopped):
+            try:
                 self.send()
                 break
+            except (BreakerTripped, PartnerUnavailable, SendingStopped) as error:
+                why = f"{type(error).__name__}: {error}"
             self._decide()
         else:
-            return [f"{_RUNS_LEFT_ALONE} runs did not bring it to an end"]
+            return [f"{_RUNS_LEFT_ALONE} runs did not bring it to an end; the last one said: {why}"]
         found = self.wrong(is_left_alone=True)
         self._decide()
         return found
