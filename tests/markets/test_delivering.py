@@ -15,6 +15,7 @@ import pytest
 from include.markets import crediting as crediting_module
 from include.markets.crediting import Credited
 from include.markets.publishing import MarketsHeld
+from include.markets.stopping import stop
 from include.markets.watching import watch_markets
 from include.payouts import partner, sending
 from include.payouts.credits import CreditsSent, send_credits
@@ -26,6 +27,8 @@ from include.providers.http import Answer
 from include.providers.prediction import calls
 from include.sandbox.addresses import WALLET_KEY, WALLET_SECRET
 from include.sandbox.client import Sandbox
+from include.warehouse.database import lock_source, transaction
+from include.warehouse.decisions import DecisionRefused
 from include.warehouse.leases import hold_lease
 from tests.markets.crediting import SETTINGS as SENDING
 from tests.markets.crediting import Crediting, refusal, today
@@ -498,6 +501,32 @@ def test_what_is_owed_of_a_market_that_is_held_is_paid_by_nobody(
     crediting.credit()
     assert crediting.owed() == owed
     assert crediting.acknowledge(*owed) == len(owed)
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_market_of_which_credits_are_held_back_cannot_be_withdrawn(
+    settled: tuple[MarketPlay, Crediting], is_told: bool
+) -> None:
+    play, crediting = settled
+    if not is_told:
+        crediting.map(False)
+    crediting.credit()
+    list_otherwise(play, "check")
+    play.decide("market_held", "settle_again")
+    with transaction(play.warehouse.engine, "loader") as connection:
+        lock_source(connection, "prediction")
+        stop(connection, play.market(), "refused", "is not known any more")
+    told = f"{len(play.owed())} credits of an earlier list are held back"
+    with pytest.raises(DecisionRefused, match=told):
+        play.decide("market_refused", "withdraw")
+    play.engine_changes(lies={})
+    play.decide("market_refused", "try_again")
+    play.run()
+    crediting.credit()
+    if is_told:
+        assert crediting.deliver().processed == len(play.owed())
+    else:
+        assert crediting.acknowledge(*crediting.owed()) == len(play.owed())
 
 
 def test_a_list_that_contradicts_has_nobody_credited_by_the_one_before(

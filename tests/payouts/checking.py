@@ -433,7 +433,8 @@ def _holds_are_recorded(outbox: Outbox) -> Iterator[str]:
         lasting = [hold.hold_reason for hold in outbox.holds[name] if hold.ended_at is None]
         if lasting != ([] if payout.hold_reason is None else [payout.hold_reason]):
             yield f"payout {name} is held for {payout.hold_reason}, its history says {lasting}"
-        if payout.hold_finding_id is None:
+        # Once that one is decided, the next list of the market lets its credits go.
+        if payout.hold_finding_id is None or payout.hold_reason == "market_held":
             continue
         finding = outbox.findings.get(payout.hold_finding_id)
         if finding is None or finding.state != "open":

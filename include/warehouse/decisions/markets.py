@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, func
+from sqlalchemy import Connection, Row, func, text
 
 from include.warehouse import batches
 from include.warehouse.decisions.answers import (
@@ -18,6 +18,18 @@ from include.warehouse.decisions.answers import (
 from include.warehouse.markets import State, lock, move
 from include.warehouse.tables import market as market_table
 
+_HELD_BACK = text("""
+SELECT count(*)
+FROM prediction.credit
+JOIN prediction.held_market USING (market_id)
+WHERE credit.market_id = :market_id AND (
+    credit.state = 'owed' OR EXISTS (
+        SELECT
+        FROM wallet.transaction AS payout
+        WHERE payout.transaction_id = credit.transaction_id AND hold_reason = 'market_held'
+    )
+)
+""")
 _NO_LONGER_HELD = {"held_at": None, "held_from": None, "held_reason": None}
 
 
@@ -87,6 +99,12 @@ def _settle_again(connection: Connection, asked: Row[Any], answer: Answer) -> Ch
 
 def _withdraw(connection: Connection, asked: Row[Any], answer: Answer) -> Change:
     market = _waiting(connection, asked, "refused")
+    if held_back := connection.scalar(_HELD_BACK, {"market_id": market.market_id}):
+        raise DecisionRefused(
+            f"Market {market.market_id} cannot be withdrawn: {held_back} credits of an earlier "
+            "list are held back until a list of it adds up, or is released.",
+            "Ask the engine's people why it refuses, then decide try_again.",
+        )
     return _move(connection, market, "withdrawn", next_look_at=None)
 
 
