@@ -40,10 +40,21 @@ class StageJudged(NamedTuple):
 _OF_STAGE = "epoch = :epoch AND currency = :currency AND stage = :number"
 _OF_RUN = "epoch = :epoch"
 
+# Of what was in doubt before, being contested says nothing of others: each waits for a person
+# anyway, and those that are in doubt like it would not be sent again before.
 _ANSWERED = """
 FROM wallet.attempt
 JOIN wallet.attempt_item USING (attempt_id)
-WHERE outcome IN ('ok', 'refused', 'unclear', 'contested')
+WHERE (
+        outcome IN ('ok', 'refused', 'unclear')
+        OR outcome = 'contested' AND NOT EXISTS (
+            SELECT
+            FROM wallet.attempt_item AS earlier
+            WHERE earlier.transaction_id = attempt_item.transaction_id
+                AND earlier.attempt_id < attempt_item.attempt_id
+                AND earlier.outcome IN ('in_doubt', 'unclear', 'contested')
+        )
+    )
 """
 # What is contested counts as one refusal, whatever it was answered with.
 _CODE = f"""

@@ -1039,6 +1039,23 @@ def test_answers_that_contest_everything_stop_a_currency_at_its_canary(resend: R
     assert counts(resend) == {"contested": 3, "open": 27}
 
 
+def test_what_was_in_doubt_and_is_contested_stops_no_other_that_is_in_doubt(
+    resend: Resend,
+) -> None:
+    """A night without answers, of a wallet that booked all and now says only that it has."""
+    resend.change(wallet_batch_items=10)
+    resend.enter(*names(31))
+    resend.sandbox.configure("wallet", repeats="duplicate")
+    resend.sandbox.fault("wallet", "silence", after_calls=2, times=3)
+    with pytest.raises(PartnerUnavailable):
+        resend.send()
+    assert counts(resend) == {"processed": 11, "open": 20}
+    resend.let_the_window_close()
+    assert resend.send().held == 20
+    assert counts(resend) == {"processed": 11, "contested": 20}
+    assert resend.findings() == ["transactions_contested"]
+
+
 def test_answers_about_other_payouts_alone_are_no_answers(resend: Resend) -> None:
     resend.enter(*names(60))
     resend.sandbox.fault("wallet", "missing_item", after_calls=2, times=None)
